@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * clock.h - the clock seam: the only way server logic learns of time or is woken by it.
+ *
+ * Implementations: the io_uring reactor (ring/loop.h) and the simulator (sim/). Threading:
+ * a clock belongs to one thread; callbacks run on it, never inside timer_set().
+ */
+#ifndef CFS_BASE_CLOCK_H
+#define CFS_BASE_CLOCK_H
+
+#include <stdint.h>
+#include <stdbool.h>
+
+struct cfs_clock;
+struct cfs_timer;
+typedef void (*cfs_timer_fn)(struct cfs_timer *timer);
+
+/* owned by who embeds it; zero-initialised means not armed */
+struct cfs_timer {
+	cfs_timer_fn fn;
+	uint64_t deadline_ns;	/* private to the clock */
+	uint32_t heap_pos;	/* private: 1-based place in the clock's heap, 0 not armed */
+	uint32_t pad;
+};
+
+struct cfs_clock_ops {
+	const char *name;
+	uint32_t version;	/* CFS_CLOCK_OPS_VERSION */
+	uint32_t flags;
+	/* nanoseconds; CLOCK_BOOTTIME: counts suspend, never goes back */
+	uint64_t (*boot_ns)(struct cfs_clock *clock);
+	/* nanoseconds since 1970; may jump */
+	uint64_t (*real_ns)(struct cfs_clock *clock);
+	/* arm (or re-arm) to fire once, at boot_ns() >= deadline_ns */
+	void (*timer_set)(struct cfs_clock *clock, struct cfs_timer *timer, uint64_t deadline_ns);
+	void (*timer_cancel)(struct cfs_clock *clock, struct cfs_timer *timer);
+	/* random bits (seeded in the simulator) */
+	uint64_t (*random)(struct cfs_clock *clock);
+	/*
+	 * Run work() on a helper thread and then done() on the clock's thread (the simulator runs
+	 * both itself, done() at a later step). For bounded, self-contained jobs such as copying a
+	 * checkpoint out of LMDB. 0 or -errno (then neither is called).
+	 */
+	int (*offload)(struct cfs_clock *clock, void (*work)(void *arg), void (*done)(void *arg),
+		       void *arg);
+};
+#define CFS_CLOCK_OPS_VERSION 1u
+
+struct cfs_clock {
+	const struct cfs_clock_ops *ops;
+};
+
+static inline uint64_t cfs_clock_boot_ns(struct cfs_clock *c)
+{
+	return c->ops->boot_ns(c);
+}
+
+static inline uint64_t cfs_clock_real_ns(struct cfs_clock *c)
+{
+	return c->ops->real_ns(c);
+}
+
+static inline void cfs_timer_set(struct cfs_clock *c, struct cfs_timer *t, uint64_t deadline_ns)
+{
+	c->ops->timer_set(c, t, deadline_ns);
+}
+
+static inline void cfs_timer_cancel(struct cfs_clock *c, struct cfs_timer *t)
+{
+	c->ops->timer_cancel(c, t);
+}
+
+static inline bool cfs_timer_armed(const struct cfs_timer *t)
+{
+	return t->heap_pos != 0;
+}
+
+#endif
