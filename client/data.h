@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * data.h - file data of one client: local cache files, dirty ranges, write-back, objects.
+ *
+ * One struct cfs_data per inode whose data this client has touched. It owns the extent cache, the cache
+ * file (cachedir/<ino>, sparse; valid and dirty ranges in memory; wiped at mount), the size and times
+ * that the server does not know yet, and the data lease of the file. Everything here may block (requests
+ * to servers) unless said. Thread-safe: any thread may call; a lock per inode.
+ *
+ * Lease states of a cfs_data: NONE, SHARED, EXCL; transitions are asserted. Reads need SHARED or more, writes
+ * need EXCL: the calls take what they need by OPEN requests. The fuse layer holds cfs_data_reply_begin()
+ * .. _end() around handing file bytes or attributes to the kernel, so that a break cannot slip between.
+ */
+#ifndef CFS_CLIENT_DATA_H
+#define CFS_CLIENT_DATA_H
+
+#include <claudefs/wire.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cfs_client;
+struct cfs_data;
+struct fuse_bufvec;
+
+struct cfs_data_params {
+	const char *cachedir;		/* private to this mount; created 0700, emptied */
+	uint64_t cache_bytes;		/* limit of the cache files; least recently used clean ranges go first */
+	uint64_t dirty_bytes;		/* limit of dirty data: writers wait beyond it */
+	uint32_t flush_ms;		/* dirty data is flushed after this: 5000 */
+	/* NOTIFY_INVAL_INODE of pages [off, off+len) (len 0: all); called from threads that serve no request */
+	void (*inval_pages)(void *arg, uint64_t ino, int64_t off, int64_t len);
+	void *arg;
+};
+int cfs_data_start(struct cfs_client *c, const struct cfs_data_params *p);
+/* flush all (bounded by timeout_ms), stop threads, remove cache files. Returns 0 or -EIO if something was lost */
+int cfs_data_stop(struct cfs_client *c, uint32_t timeout_ms);
+
+/* find or make; reference counted. Attributes come from the caller's last reply */
+struct cfs_data *cfs_data_get(struct cfs_client *c, const struct cfs_attr *attr);
+struct cfs_data *cfs_data_find(struct cfs_client *c, uint64_t ino);	/* NULL if none */
+void cfs_data_put(struct cfs_data *d);
+uint64_t cfs_data_ino(const struct cfs_data *d);
+
+/* a reply carried a file lease (MKNODE, LOOKUP with data, OPEN): remember it, inline data too. break_gen: of that call */
+void cfs_data_granted(struct cfs_data *d, const struct cfs_attr *attr, uint32_t lease, uint64_t break_gen,
+		      const void *inline_data, uint32_t inline_len);
+
+/* open(2) and last close(2); open takes SHARED if no lease is held (one request), nothing if one is */
+int cfs_data_open(struct cfs_data *d, int flags);
+void cfs_data_release(struct cfs_data *d, int flags);	/* waits for nothing */
+bool cfs_data_is_open(struct cfs_data *d);
+
+/*
+ * Read: fills buf (size bytes, 4096-aligned) or a pipe-able descriptor. Return bytes (short only at the end of
+ * the file) or -errno (-EIO with CFS_E_CORRUPT on every copy). Never holes as anything but zeros.
+ */
+int64_t cfs_data_read(struct cfs_data *d, void *buf, uint64_t size, uint64_t off);
+/* Write under EXCL into the cache file. append: at the current end. Return bytes or -errno (-ENOSPC, -EFBIG, -EDQUOT) */
+int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint64_t off, bool append, bool kill_priv);
+/* durable in the cluster: all data and size. Reports, once per open, an earlier failed write-back */
+int cfs_data_fsync(struct cfs_data *d);
+/* everything of the inode that the server must see before an operation on it there (setattr size, fallocate, copy, seek) */
+int cfs_data_flush(struct cfs_data *d);
+/* the server changed the content [off, off+len) (len 0: to the end), new attributes: drop what is cached of it */
+void cfs_data_changed(struct cfs_data *d, uint64_t off, uint64_t len, const struct cfs_attr *attr);
+/* an exclusive holder's own truth on top of the server's attributes; true if it changed them */
+bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr);
+/* size change under EXCL without asking the server first is allowed for truncate to a smaller or larger size */
+int cfs_data_truncate(struct cfs_data *d, uint64_t size);
+
+/* break handler: lower to to_mode; flushes when EXCL; then invalidates pages (to NONE). Returns whether open */
+bool cfs_data_break(struct cfs_client *c, uint64_t ino, unsigned to_mode);
+/* session lost: everything goes without a flush; dirty inodes get an error for their next fsync/close */
+void cfs_data_session_lost(struct cfs_client *c);
+/* for RECLAIM: calls cb with every lease and open file */
+void cfs_data_leases(struct cfs_client *c, void (*cb)(void *arg, uint64_t ino, unsigned mode, bool open), void *arg);
+/* hand back leases of files not used for idle_ms (flushes first); called by the heartbeat thread */
+void cfs_data_idle(struct cfs_client *c, uint32_t idle_ms);
+
+struct cfs_data_stat {
+	uint64_t cached_bytes, dirty_bytes, inodes, reads_cache, reads_net, bytes_read_net, bytes_written_net;
+	uint64_t flushes, commits, commit_items;
+};
+void cfs_data_stat(struct cfs_client *c, struct cfs_data_stat *ret);
+
+#endif

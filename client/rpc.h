@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * rpc.h - requests of a client's threads to the servers.
+ *
+ * Each thread that calls has its own connection to each node and waits on it itself (poll on
+ * socket and interrupt eventfd), so that a request that misses every cache costs no hand-off.
+ * The call hides what may go wrong in between: it reconnects, says HELLO again, repeats the request
+ * with the same slot and seq, waits out CFS_E_GRACE and follows CFS_E_NOTLEADER, until the
+ * deadline of the mount's options (-o hard: for ever, but see below).
+ */
+#ifndef CFS_CLIENT_RPC_H
+#define CFS_CLIENT_RPC_H
+
+#include <claudefs/wire.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct cfs_client;
+
+struct cfs_call {
+	uint16_t opcode;
+	bool mutating;			/* takes a slot; exactly once */
+	bool interruptible;		/* an interrupt ends the wait at once with EINTR (locks); others
+					 * end only when the server has not answered for 2 s */
+	const struct iovec *body;	/* request body in parts */
+	unsigned n_body;
+	const void *payload;
+	uint32_t payload_len;
+	/* reply: caller's buffers */
+	void *rep;
+	uint32_t rep_max;		/* a longer body is EPROTO */
+	uint32_t rep_len;		/* out */
+	void *rep_payload;
+	uint32_t rep_payload_max, rep_payload_len;
+	uint64_t break_gen;		/* out: the client's break_gen before the request was sent */
+};
+
+/**
+ * cfs_call() - send to the leader of the metadata shard and wait.
+ * Return: 0, a positive errno or CFS_E_* of the server (reply body may be present, e.g. ENOENT of
+ * LOOKUP), or -errno of our own: -EINTR, -EIO (softerr: server unreachable; session lost), -EPROTO.
+ */
+int cfs_call(struct cfs_client *c, struct cfs_call *call);
+
+/** cfs_call_target() - the same to the node that holds a target; body must name it. */
+int cfs_call_target(struct cfs_client *c, uint32_t target, struct cfs_call *call);
+
+/*
+ * Several requests to targets at once on the calling thread's connections (write to all replicas,
+ * read-ahead): starts all, waits for all; result per call in rc[].
+ */
+int cfs_call_targets(struct cfs_client *c, const uint32_t *targets, struct cfs_call *calls, int *rc, unsigned n);
+
+/* next object name for a placement group chosen by the client; pg = hash, `attempt` picks another */
+struct cfs_oid cfs_client_new_oid(struct cfs_client *c, unsigned attempt);
+/* targets of an object's placement group; returns how many, 0 if the map is not known */
+unsigned cfs_client_pg_targets(struct cfs_client *c, const struct cfs_oid *oid, uint32_t *targets, unsigned max);
+
+#endif
