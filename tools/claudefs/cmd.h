@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cmd.h - what the verbs of the `claudefs` command share. One file per verb; each returns the
+ * program's exit code: 0 ok, 1 failure, 2 usage; mount(8) and fsck(8) codes where those say so.
+ */
+#ifndef CFS_TOOLS_CMD_H
+#define CFS_TOOLS_CMD_H
+
+#include "base/base.h"
+#include <stdio.h>
+
+#define CMD_OK 0
+#define CMD_FAIL 1
+#define CMD_USAGE 2
+
+int cmd_format(int argc, char **argv);
+int cmd_mount(int argc, char **argv);
+int cmd_mount_helper(int argc, char **argv);	/* as mount.claudefs */
+int cmd_status(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+int cmd_fsck(int argc, char **argv);
+
+/* "claudefs VERB: message" on stderr, one line; returns `code` */
+int cmd_fail(int code, const char *verb, const char *fmt, ...) CFS_PRINTF(3, 4);
+
+/* "8G", "512M", "4096": bytes with an optional K, M, G, T (powers of 1024). 0 or -EINVAL, -ERANGE */
+int cmd_parse_size(const char *text, uint64_t *ret_bytes);
+/* bytes for people: "1.2 GiB" */
+const char *cmd_human(uint64_t bytes, char *buf, size_t len);
+/* 32 hex digits, dashes allowed. 0 or -EINVAL */
+int cmd_parse_uuid(const char *text, uint8_t uuid[16]);
+void cmd_print_uuid(char out[37], const uint8_t uuid[16]);
+
+#endif
