@@ -40,7 +40,7 @@ include $(filter-out mk/build.mk mk/install.mk,$(wildcard mk/*.mk))
 
 all: $(PROGRAMS) $(BENCHES) $(MANPAGES)		## programs and manual pages (the default)
 
-everything: all $(TEST_PROGRAMS)		## all, and every test program of this VARIANT
+everything: all $(LIBS) $(TEST_PROGRAMS)	## all, and every library and test program of this VARIANT
 
 deps:						## packages and static libraries the build needs
 	scripts/deps.sh

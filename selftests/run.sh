@@ -13,6 +13,7 @@
 #
 # Each case has session, mounts, process ids and network (127.0.0.1 only) to itself, and sees
 #   $T_DIR   fresh directory, also the working directory; kept when the case failed, or with KEEP=1
+#   $T_ISOLATED  empty where the machine allows no namespaces, and cases share its mounts and processes
 #   $T_TOP   this checkout     $T_BIN   its programs (first in $PATH)     $T_PROGS   its selftests/progs
 # It fails, too, when it leaves a FUSE mount, a process, a loop device or a pinned BPF object behind, when it dumps
 # core, or when a sanitizer speaks. JOBS (2) bounds how many run at once, B (build) says where the builds are.
@@ -50,7 +51,7 @@ fuse_mounts() { awk '/ - fuse(\.|blk)?/ && !/ - fusectl/ {print $5}' /proc/self/
 others() { # processes of this case other than ourselves, as "pid(name) ..."
 	local p s out=
 	for p in /proc/[0-9]*; do
-		[ "${p#/proc/}" = $$ ] && continue
+		case ${p#/proc/} in "$$" | "$PPID") continue ;; esac # PPID: without namespaces, the outer timeout
 		if [ -z "$T_ISOLATED" ]; then grep -qzxF "T_DIR=$T_DIR" "$p/environ" 2>/dev/null || continue; fi
 		read -r s <"$p/stat" || continue
 		s=${s#*(}
