@@ -9,7 +9,8 @@
 
 # ---- flags ------------------------------------------------------------------------------------------------
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
-CPPFLAGS_ALL = -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Iinclude -Iuser $(DEPS_CFLAGS) $(CPPFLAGS)
+# Empty, not 1: a source that defines _GNU_SOURCE itself then says the same.
+CPPFLAGS_ALL = -D_GNU_SOURCE= -D_FILE_OFFSET_BITS=64 -I. -Iinclude -Iuser $(DEPS_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL = -std=gnu11 $(WARN) -g -fno-omit-frame-pointer -pthread $(FLAGS_$(VARIANT)) $(CFLAGS)
 LDFLAGS_ALL = -pthread $(filter -fsanitize=%,$(FLAGS_$(VARIANT))) -Wl,--as-needed $(LDFLAGS)
 LDLIBS_ALL = $(DEPS_LIBS) -llmdb -lisal -linih -ljansson -lnuma -lelf -lz -ldl -lm $(LDLIBS)
