@@ -9,6 +9,7 @@
 #define CFS_RING_LOOP_H
 
 #include "base/clock.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 struct io_uring_sqe;
@@ -22,18 +23,33 @@ struct cfs_ring_op {
 	void (*done)(struct cfs_ring_op *op, int32_t res, uint32_t cqe_flags);
 };
 
-/* run at the end of every turn of the loop, before it sleeps: for batching */
+/*
+ * Run at the end of every turn of the loop, before it sleeps: for batching. Those with `last` set run
+ * after all others: they belong to the layers that flush what others have queued (net/).
+ */
 struct cfs_loop_hook {
 	void (*fn)(struct cfs_loop_hook *hook);
+	bool last;
 	struct cfs_loop_hook *next;	/* private */
 };
 
+/* what a loop has; more is -ENOBUFS, or for timers an assertion */
+#define CFS_LOOP_POSTS_MAX	65536u	/* functions waiting for the next turn */
+#define CFS_LOOP_TIMERS_MAX	(1u << 20)
+#define CFS_LOOP_OFFLOAD_MAX	64u	/* jobs queued, running or not yet reported */
+#define CFS_LOOP_FILES_MAX	64u	/* slots of cfs_loop_file_add() */
+
 /**
- * cfs_loop_create() - set up a ring and a timer heap.
- * @entries: submission queue size, power of two
+ * cfs_loop_create() - set up a ring and a timer heap. On the thread that will run it: the ring belongs
+ * to the thread that made it.
+ * @entries: submission queue size, power of two, 8 .. 32768
  * Return: 0 or -errno. Source: io_uring_setup(2).
  */
 int cfs_loop_create(uint32_t entries, struct cfs_loop **ret_loop);
+/*
+ * Waits for offloaded work and calls its done(). All else that was in flight is dropped: devices and nets
+ * are closed before. NULL is fine.
+ */
 void cfs_loop_destroy(struct cfs_loop *loop);
 
 struct cfs_clock *cfs_loop_clock(struct cfs_loop *loop);
@@ -50,12 +66,22 @@ void cfs_loop_sqe_set(struct io_uring_sqe *sqe, struct cfs_ring_op *op);
 void cfs_loop_hook_add(struct cfs_loop *loop, struct cfs_loop_hook *hook);
 void cfs_loop_hook_del(struct cfs_loop *loop, struct cfs_loop_hook *hook);
 
-/* call fn(arg) on the loop's next turn */
+/* call fn(arg) on the loop's next turn. 0, or -ENOBUFS */
 int cfs_loop_post(struct cfs_loop *loop, void (*fn)(void *arg), void *arg);
 
-/** cfs_loop_run() - turn until cfs_loop_stop(). One turn: complete, timers, hooks, submit-and-wait. */
+/*
+ * Register a descriptor with the ring: requests that name the returned slot with IOSQE_FIXED_FILE save the
+ * kernel's look-up. A slot number, or -errno (-ENFILE: all in use; -EOPNOTSUPP): use the descriptor then.
+ */
+int cfs_loop_file_add(struct cfs_loop *loop, int fd);
+void cfs_loop_file_del(struct cfs_loop *loop, int slot);
+
+/**
+ * cfs_loop_run() - turn until cfs_loop_stop(). One turn: complete, timers, posted functions, hooks,
+ * submit-and-wait. 0, or the -errno of a ring that failed. May be called again after a stop.
+ */
 int cfs_loop_run(struct cfs_loop *loop);
-/** cfs_loop_turn() - one turn, waiting at most timeout_ns for something to happen. */
+/** cfs_loop_turn() - one turn, waiting at most timeout_ns for something to happen. 0 or -errno. */
 int cfs_loop_turn(struct cfs_loop *loop, uint64_t timeout_ns);
 /** cfs_loop_stop() - from any thread or a signal handler. */
 void cfs_loop_stop(struct cfs_loop *loop);
