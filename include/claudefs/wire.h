@@ -69,7 +69,8 @@ _Static_assert(sizeof(struct cfs_msg_hdr) == 64, "cfs_msg_hdr");
 enum cfs_status {
 	CFS_E_BADSESSION = 512,	/* the session is unknown, closed or fenced: leases are lost */
 	CFS_E_NOTLEADER  = 513,	/* ask another node */
-	CFS_E_GRACE      = 514,	/* a new leader waits for sessions to come back: retry */
+	CFS_E_GRACE      = 514,	/* a new leader waits for sessions to come back, or too much is in
+				 * progress: repeat the request as it was after 50 ms */
 	CFS_E_BADSEQ     = 515,	/* slot sequence is neither the last one nor the next */
 	CFS_E_VERSION    = 516,	/* no common protocol version */
 	CFS_E_CLUSTER    = 517,	/* this is another cluster */
@@ -306,6 +307,8 @@ struct cfs_readdir_rep {	/* followed by n entries */
 	cfs_le32 flags;		/* CFS_READDIR_EOF: nothing follows the last entry */
 };
 #define CFS_READDIR_EOF		1u
+#define CFS_READDIR_KEEP	2u	/* the list may be kept under the directory's lease: a name between two
+				 * cookies that is not here is absent */
 /* "." and ".." are not sent. Followed by attr (PLUS only), then name, then zero to 8 bytes */
 struct cfs_dirent {
 	cfs_le64 cookie;	/* 63-bit, strictly growing, stable while the directory changes */

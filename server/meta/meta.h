@@ -60,6 +60,11 @@ _Static_assert(sizeof(struct cfs_log_rec) == 32, "cfs_log_rec");
 #define CFS_LOG_DEAD_DONE	0x1001u	/* body: le64 keys of dead objects that targets have deleted */
 #define CFS_LOG_MAP		0x1002u	/* body: cfs_map_rep with its lists: the new cluster map (shard 0) */
 #define CFS_LOG_NOOP		0x1003u
+/*
+ * The leader answered (session, slot, seq) by itself: EINTR and EDEADLK of a waiting LOCK, early ENOSPC, what
+ * cfs_meta_footprint() refused. Body: le32 status, le32 0. Changes only the slot: every answered seq is in the log.
+ */
+#define CFS_LOG_FAIL		0x1004u
 
 #define CFS_REPLY_MAX	(64u << 10)	/* bytes of one reply body kept in a slot */
 
@@ -79,11 +84,15 @@ int cfs_meta_apply(struct cfs_meta *m, uint64_t index, const void *entry, size_t
 /*
  * `out` has room for CFS_BODY_MAX; ret_len says how much was written. Covers LOOKUP, GETATTR,
  * READDIR, READLINK, GETXATTR, LISTXATTR, OPEN, EXTENTS, SEEK, GETLK (and LOCK as a test:
- * EAGAIN if it would conflict now). STATFS gives files and used bytes: the shard adds space.
+ * EAGAIN if it would conflict now, then with the cfs_lock_req of one lock in the way and the
+ * le64 session that has it). STATFS gives files and used bytes: the shard adds space.
  */
 uint32_t cfs_meta_read(struct cfs_meta *m, uint16_t opcode, uint64_t session, const void *body, uint32_t len,
 		       void *out, uint32_t *ret_len);
 int cfs_meta_getattr(struct cfs_meta *m, uint64_t ino, struct cfs_attr *ret_attr);	/* 0, -ENOENT */
+
+/* the name_hash of cfs_fp_key for a name; also the cookie of READDIR */
+uint64_t cfs_meta_name_hash(struct cfs_meta *m, const char *name, size_t len);
 
 /* the slot's last reply: 0 and the reply if seq matches; -EAGAIN if seq is the next; else -EILSEQ; -ESTALE no session */
 int cfs_meta_slot(struct cfs_meta *m, uint64_t session, uint32_t slot, uint64_t seq,
