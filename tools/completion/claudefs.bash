@@ -1,0 +1,27 @@
+# bash completion for claudefs(1)                                  -*- shell-script -*-
+# SPDX-License-Identifier: MIT
+_claudefs()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]-}
+	local mount_opts='ro rw allow_other cachedir= cachesize= dirtysize= cache_entries= hard softerr timeo= cache=strict cache=none'
+
+	COMPREPLY=()
+	if [ "$COMP_CWORD" -eq 1 ]; then
+		mapfile -t COMPREPLY < <(compgen -W 'format mount status doctor fsck --help --version' -- "$cur")
+		return
+	fi
+	case $prev in
+	-o) mapfile -t COMPREPLY < <(compgen -W "$mount_opts" -- "$cur"); return ;;
+	--config) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+	--size | --cluster | --target-id) return ;;
+	esac
+	case $verb:$cur in
+	format:-*) mapfile -t COMPREPLY < <(compgen -W '--size --force --yes --cluster --target-id --json --help' -- "$cur") ;;
+	mount:-*) mapfile -t COMPREPLY < <(compgen -W '-o -f --help' -- "$cur") ;;
+	status:-* | doctor:-*) mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$cur") ;;
+	fsck:-*) mapfile -t COMPREPLY < <(compgen -W '--config --repair --json --help' -- "$cur") ;;
+	status:* | mount:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+	format:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+	esac
+}
+complete -F _claudefs claudefs
