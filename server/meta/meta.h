@@ -24,9 +24,17 @@ struct cfs_meta_params {
 	uint32_t shard;
 };
 
-/* opens; an empty environment gets the root directory (mode 0755, uid/gid 0) at applied index 0 */
+/*
+ * opens; an empty environment of shard 0 gets the root directory (mode 0755, uid/gid 0) at applied index 0. The
+ * environment is a cache of the log: while it is open a file `live` beside it names this boot, and what was left open
+ * under another boot_id (power loss) is thrown away here: compare cfs_meta_applied() with the snapshot afterwards.
+ * To restore a checkpoint: cfs_meta_discard(), write its bytes to <path>/data.mdb, open.
+ * -EPROTONOSUPPORT a newer format, -EMEDIUMTYPE another cluster or shard; errbuf has one line.
+ */
 int cfs_meta_open(const struct cfs_meta_params *p, struct cfs_meta **ret_meta, char *errbuf, size_t errlen);
 void cfs_meta_close(struct cfs_meta *m);
+/* removes the environment's files (it must not be open), leaving an empty directory; fine if absent */
+int cfs_meta_discard(const char *path);
 /* raft index of the last applied entry; stored in the same transaction as its effects */
 uint64_t cfs_meta_applied(struct cfs_meta *m);
 /* a consistent copy of the state, at some index >= applied at the call; to an open fd; thread-safe */
@@ -60,6 +68,8 @@ _Static_assert(sizeof(struct cfs_log_rec) == 32, "cfs_log_rec");
 #define CFS_LOG_DEAD_DONE	0x1001u	/* body: le64 keys of dead objects that targets have deleted */
 #define CFS_LOG_MAP		0x1002u	/* body: cfs_map_rep with its lists: the new cluster map (shard 0) */
 #define CFS_LOG_NOOP		0x1003u
+#define CFS_LOG_PURGE		0x1004u	/* no body: free at most CFS_META_PURGE_MAX extents of files that are gone */
+#define CFS_META_PURGE_MAX	4096u
 /*
  * The leader answered (session, slot, seq) by itself: EINTR and EDEADLK of a waiting LOCK, early ENOSPC, what
  * cfs_meta_footprint() refused. Body: le32 status, le32 0. Changes only the slot: every answered seq is in the log.
@@ -68,11 +78,20 @@ _Static_assert(sizeof(struct cfs_log_rec) == 32, "cfs_log_rec");
 
 #define CFS_REPLY_MAX	(64u << 10)	/* bytes of one reply body kept in a slot */
 
+/* limits of the state; beyond: the status named */
+#define CFS_META_SESSIONS_MAX	65536u	/* ENFILE */
+#define CFS_META_LOCKS_INO_MAX	65536u	/* byte-range locks of one inode; ENOLCK. Unlocking may go to twice that */
+#define CFS_META_LOCKS_MAX	(1u << 20)	/* of the shard; ENOLCK */
+#define CFS_META_FALLOC_EXT_MAX	65536u	/* extents that one FALLOCATE makes, each at most 1 GiB; ENOSPC */
+#define CFS_META_COPY_EXT_MAX	4096u	/* extents that one COPY shares: it then copies less than asked for */
+
 /**
  * cfs_meta_apply() - apply one entry in one LMDB transaction (commits with NOSYNC).
  * @index: its raft index; <= cfs_meta_applied() is a no-op (nothing is called)
  * @sink: called for each record in order, after the commit: record number, status, reply body
  * Each record succeeds or fails (EEXIST, ENOENT, ...) by itself; a failed one changes nothing but its slot.
+ * A LOCK with `wait` that fails with EAGAIN does not even take its slot: the same record may be proposed again.
+ * SESSION_OPEN, SESSION_CLOSE and CFS_LOG_* records use no slot.
  * Return: 0, or -errno when the state could not be updated at all (-ENOSPC map, -EIO, -EBADMSG malformed):
  * the caller must stop the replica.
  */
@@ -124,7 +143,11 @@ struct cfs_footprint {
 	struct cfs_fp_key keys[CFS_FP_KEYS_MAX];
 	struct cfs_fp_break breaks[CFS_FP_BREAKS_MAX];
 };
-/* 0; or the status with which the request fails as a whole without being logged (EPROTO, ENAMETOOLONG, EINVAL, EFBIG) */
+/*
+ * 0; or the status with which the request fails as a whole without being logged: CFS_E_PROTO, a malformed body, which
+ * no correct client sends. All other failures go through the log, because they use up the slot's seq. Breaks come
+ * one per (dir, name) with NAME|DIRATTR, and one per inode with ATTR, DATA, UNLINK or DIR; keys are not repeated.
+ */
 uint32_t cfs_meta_footprint(struct cfs_meta *m, uint16_t opcode, const void *body, uint32_t len,
 			    struct cfs_footprint *ret_fp);
 
@@ -136,9 +159,20 @@ struct cfs_dead {
 };
 int cfs_meta_dead(struct cfs_meta *m, const struct cfs_time *before, struct cfs_dead *ret, unsigned max);
 
+/* CFS_LOG_PURGE is due: how many dead files still have extents; O(1) */
+uint64_t cfs_meta_purge_pending(struct cfs_meta *m);
+
+/* who holds locks that keep `req` from being granted to (session, req->owner): how many (<= max), or -errno */
+struct cfs_lock_holder {
+	uint64_t session, owner;
+};
+int cfs_meta_lock_blockers(struct cfs_meta *m, uint64_t session, const struct cfs_lock_req *req,
+			   struct cfs_lock_holder *ret, unsigned max);
+
 struct cfs_meta_stat {
 	uint64_t inodes, dirs, extents, data_bytes, dead_objects, orphans, sessions, locks;
 	uint64_t applied_index, db_bytes;
+	uint64_t purging;	/* dead files whose extents are not freed yet */
 };
 int cfs_meta_stat(struct cfs_meta *m, struct cfs_meta_stat *ret);
 
@@ -146,6 +180,8 @@ int cfs_meta_stat(struct cfs_meta *m, struct cfs_meta_stat *ret);
 int cfs_meta_walk_extents(struct cfs_meta *m, int (*cb)(void *arg, uint64_t ino, const struct cfs_extent *e), void *arg);
 /* internal consistency: link counts, parents, entry/inode agreement, sizes, refcounts. cb per finding; returns how many */
 int cfs_meta_check(struct cfs_meta *m, bool repair, void (*cb)(void *arg, const char *finding), void *arg);
+/* hash of all keys and values: equal on replicas with the same applied index. Reads everything */
+int cfs_meta_digest(struct cfs_meta *m, uint64_t *ret_digest);
 /* the current cluster map as stored by CFS_LOG_MAP; -ENOENT before the first */
 int cfs_meta_map(struct cfs_meta *m, void *out, uint32_t *ret_len);
 
