@@ -34,12 +34,16 @@ struct cfs_call {
 	void *rep_payload;
 	uint32_t rep_payload_max, rep_payload_len;
 	uint64_t break_gen;		/* out: the client's break_gen before the request was sent */
+	uint32_t timeout_ms;		/* 0: as the mount's options say; else give up after this: -ETIMEDOUT */
 };
 
 /**
  * cfs_call() - send to the leader of the metadata shard and wait.
  * Return: 0, a positive errno or CFS_E_* of the server (reply body may be present, e.g. ENOENT of
- * LOOKUP), or -errno of our own: -EINTR, -EIO (softerr: server unreachable; session lost), -EPROTO.
+ * LOOKUP), or -errno of our own: -EINTR, -ETIMEDOUT (softerr: server unreachable), -EPROTO.
+ * CFS_E_BADSESSION means that the session was lost: returned at once while what it held is being
+ * dropped (so locks may be held across a call although cfs_data_session_lost() wants them); calls made
+ * after that wait for the new session. A mutating request may have been carried out before it.
  */
 int cfs_call(struct cfs_client *c, struct cfs_call *call);
 
@@ -51,6 +55,18 @@ int cfs_call_target(struct cfs_client *c, uint32_t target, struct cfs_call *call
  * read-ahead): starts all, waits for all; result per call in rc[].
  */
 int cfs_call_targets(struct cfs_client *c, const uint32_t *targets, struct cfs_call *calls, int *rc, unsigned n);
+
+/*
+ * Breaks. break_gen grows with every break item that arrives, before it is handled. A lease or a valid bit
+ * in a reply counts only if nothing broke the inode since call.break_gen: check under the lock that the break
+ * handler (cfs_data_break()) takes, too. Never blocks. True also when it was too long ago to be known.
+ */
+uint64_t cfs_client_break_gen(struct cfs_client *c);
+bool cfs_client_broken_since(struct cfs_client *c, uint64_t ino, uint64_t break_gen);
+/* is the session's deadline still ahead? If not, nothing cached may be given out before a heartbeat was answered */
+bool cfs_client_live(struct cfs_client *c);
+/* id of the present session; 0 while there is none */
+uint64_t cfs_client_session(struct cfs_client *c);
 
 /* next object name for a placement group chosen by the client; pg = hash, `attempt` picks another */
 struct cfs_oid cfs_client_new_oid(struct cfs_client *c, unsigned attempt);
