@@ -9,7 +9,14 @@
  *
  * Lease states of a cfs_data: NONE, SHARED, EXCL; transitions are asserted. Reads need SHARED or more, writes
  * need EXCL: the calls take what they need by OPEN requests. The fuse layer holds cfs_data_reply_begin()
- * .. _end() around handing file bytes or attributes to the kernel, so that a break cannot slip between.
+ * .. _end() around cfs_data_attr() and the reply that carries those attributes to the kernel with a timeout, so that
+ * a break cannot slip between. Bytes need no such bracket: the kernel keeps a page locked until its READ is
+ * answered, and the invalidation of a break waits for that lock.
+ *
+ * What the callers promise:
+ *  - the break handler records the break (client/leasecheck.h) before it calls cfs_data_break();
+ *  - requests begun under a session that is lost fail with -EIO, they are not repeated under a new one;
+ *  - inval_pages() may wait for READs and WRITEs of this mount, so it is never called with a lock that they need.
  */
 #ifndef CFS_CLIENT_DATA_H
 #define CFS_CLIENT_DATA_H
@@ -35,7 +42,7 @@ int cfs_data_start(struct cfs_client *c, const struct cfs_data_params *p);
 /* flush all (bounded by timeout_ms), stop threads, remove cache files. Returns 0 or -EIO if something was lost */
 int cfs_data_stop(struct cfs_client *c, uint32_t timeout_ms);
 
-/* find or make; reference counted. Attributes come from the caller's last reply */
+/* find or make; reference counted. Attributes come from the caller's last reply. NULL: no memory */
 struct cfs_data *cfs_data_get(struct cfs_client *c, const struct cfs_attr *attr);
 struct cfs_data *cfs_data_find(struct cfs_client *c, uint64_t ino);	/* NULL if none */
 void cfs_data_put(struct cfs_data *d);
@@ -51,30 +58,48 @@ void cfs_data_release(struct cfs_data *d, int flags);	/* waits for nothing */
 bool cfs_data_is_open(struct cfs_data *d);
 
 /*
- * Read: fills buf (size bytes, 4096-aligned) or a pipe-able descriptor. Return bytes (short only at the end of
- * the file) or -errno (-EIO with CFS_E_CORRUPT on every copy). Never holes as anything but zeros.
+ * Read: fills buf (size bytes, 4096-aligned). Return bytes (short only at the end of the file) or -errno (-EIO with
+ * CFS_E_CORRUPT on every copy). Never holes as anything but zeros.
  */
 int64_t cfs_data_read(struct cfs_data *d, void *buf, uint64_t size, uint64_t off);
 /* Write under EXCL into the cache file. append: at the current end. Return bytes or -errno (-ENOSPC, -EFBIG, -EDQUOT) */
 int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint64_t off, bool append, bool kill_priv);
 /* durable in the cluster: all data and size. Reports, once per open, an earlier failed write-back */
 int cfs_data_fsync(struct cfs_data *d);
-/* everything of the inode that the server must see before an operation on it there (setattr size, fallocate, copy, seek) */
+/* everything of the inode that the server must see before an operation on it there (fallocate, copy, seek) */
 int cfs_data_flush(struct cfs_data *d);
-/* the server changed the content [off, off+len) (len 0: to the end), new attributes: drop what is cached of it */
+/* for close(2): an earlier failed write-back, reported once per open; what is still failing too. Asks nobody */
+int cfs_data_error(struct cfs_data *d);
+/* the server changed the content [off, off+len) (len 0: to the end), new attributes: drop what is cached of it.
+ * attr may be NULL. Call cfs_data_flush() before the request that does so */
 void cfs_data_changed(struct cfs_data *d, uint64_t off, uint64_t len, const struct cfs_attr *attr);
-/* an exclusive holder's own truth on top of the server's attributes; true if it changed them */
+/*
+ * A SETATTR of this mount (but for the size) was answered with attr: its times are ours now, also for what is still to be
+ * flushed. mode_set: the mode too (a pending kill_priv is over). No flush is needed before such a SETATTR.
+ */
+void cfs_data_setattr_done(struct cfs_data *d, const struct cfs_attr *attr, bool mode_set);
+/* an exclusive holder's own truth (size, times, blocks, killed suid) on top of the server's attributes; true if it
+ * changed them. Blocks for no request. Also the answer to CB_ASK */
 bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr);
-/* size change under EXCL without asking the server first is allowed for truncate to a smaller or larger size */
+void cfs_data_reply_begin(struct cfs_data *d);
+void cfs_data_reply_end(struct cfs_data *d);
+/* set the size: local under EXCL where the server need not know, else SETATTR. No other call is needed */
 int cfs_data_truncate(struct cfs_data *d, uint64_t size);
+/* the same with kill_priv; *attr, if given, gets the server's reply (attr->ino 0: nothing was asked), then overlaid with
+ * what the holder knows better as by cfs_data_attr() */
+int cfs_data_setsize(struct cfs_data *d, uint64_t size, bool kill_priv, struct cfs_attr *attr);
+/* the inode lost its last name and is not open here, or is gone: drop everything, flush nothing */
+void cfs_data_forget(struct cfs_data *d);
 
-/* break handler: lower to to_mode; flushes when EXCL; then invalidates pages (to NONE). Returns whether open */
+/* break handler: lower to to_mode; flushes when EXCL; then invalidates pages. Returns whether open */
 bool cfs_data_break(struct cfs_client *c, uint64_t ino, unsigned to_mode);
 /* session lost: everything goes without a flush; dirty inodes get an error for their next fsync/close */
 void cfs_data_session_lost(struct cfs_client *c);
+/* the same for one inode: RECLAIM did not grant its lease again */
+void cfs_data_lease_lost(struct cfs_client *c, uint64_t ino);
 /* for RECLAIM: calls cb with every lease and open file */
 void cfs_data_leases(struct cfs_client *c, void (*cb)(void *arg, uint64_t ino, unsigned mode, bool open), void *arg);
-/* hand back leases of files not used for idle_ms (flushes first); called by the heartbeat thread */
+/* hand back leases of closed files not used for idle_ms (flushes first); called by the heartbeat thread */
 void cfs_data_idle(struct cfs_client *c, uint32_t idle_ms);
 
 struct cfs_data_stat {
