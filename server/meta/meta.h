@@ -68,7 +68,7 @@ _Static_assert(sizeof(struct cfs_log_rec) == 32, "cfs_log_rec");
 #define CFS_LOG_DEAD_DONE	0x1001u	/* body: le64 keys of dead objects that targets have deleted */
 #define CFS_LOG_MAP		0x1002u	/* body: cfs_map_rep with its lists: the new cluster map (shard 0) */
 #define CFS_LOG_NOOP		0x1003u
-#define CFS_LOG_PURGE		0x1004u	/* no body: free at most CFS_META_PURGE_MAX extents of files that are gone */
+#define CFS_LOG_PURGE		0x1005u	/* no body: free at most CFS_META_PURGE_MAX extents of files that are gone */
 #define CFS_META_PURGE_MAX	4096u
 /*
  * The leader answered (session, slot, seq) by itself: EINTR and EDEADLK of a waiting LOCK, early ENOSPC, what
@@ -91,7 +91,7 @@ _Static_assert(sizeof(struct cfs_log_rec) == 32, "cfs_log_rec");
  * @sink: called for each record in order, after the commit: record number, status, reply body
  * Each record succeeds or fails (EEXIST, ENOENT, ...) by itself; a failed one changes nothing but its slot.
  * A LOCK with `wait` that fails with EAGAIN does not even take its slot: the same record may be proposed again.
- * SESSION_OPEN, SESSION_CLOSE and CFS_LOG_* records use no slot.
+ * SESSION_OPEN, SESSION_CLOSE and CFS_LOG_* records but CFS_LOG_FAIL use no slot.
  * Return: 0, or -errno when the state could not be updated at all (-ENOSPC map, -EIO, -EBADMSG malformed):
  * the caller must stop the replica.
  */
@@ -110,7 +110,7 @@ uint32_t cfs_meta_read(struct cfs_meta *m, uint16_t opcode, uint64_t session, co
 		       void *out, uint32_t *ret_len);
 int cfs_meta_getattr(struct cfs_meta *m, uint64_t ino, struct cfs_attr *ret_attr);	/* 0, -ENOENT */
 
-/* the name_hash of cfs_fp_key for a name; also the cookie of READDIR */
+/* the name_hash of cfs_fp_key for a name; the cookie of READDIR has the same upper bits, and lower 8 bits of its own */
 uint64_t cfs_meta_name_hash(struct cfs_meta *m, const char *name, size_t len);
 
 /* the slot's last reply: 0 and the reply if seq matches; -EAGAIN if seq is the next; else -EILSEQ; -ESTALE no session */
