@@ -34,7 +34,7 @@ enum cfs_dev_op {
 /* one request; memory and buffers belong to the caller and live until done() */
 struct cfs_dev_req {
 	enum cfs_dev_op op;
-	uint32_t flags;		/* CFS_DEV_DURABLE */
+	uint32_t flags;		/* CFS_DEV_DURABLE: with WRITE only */
 	uint64_t offset;	/* bytes; a multiple of info.write_unit */
 	const struct iovec *iov;/* buffers aligned to info.mem_align; total a multiple of write_unit */
 	uint32_t iovcnt;	/* <= CFS_DEV_IOV_MAX */
@@ -93,13 +93,21 @@ static inline int cfs_dev_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 void cfs_dev_close(struct cfs_dev *dev);
 
 /**
+ * cfs_dev_check() - does a request keep the rules above? For those who implement submit().
+ * Return: 0; -EINVAL; -EROFS for a change of a read-only device.
+ */
+int cfs_dev_check(const struct cfs_dev *dev, const struct cfs_dev_req *req);
+
+/**
  * cfs_dev_block_open() - open a regular file or block device with O_DIRECT on a loop's ring.
- * @loop: the thread's reactor, which must outlive the device
+ * @loop: the thread's reactor, which must outlive the device; NULL: only the _sync calls will be used
  * @path: existing regular file or block device
  * @flags: CFS_DEV_F_READONLY or 0
  * @ret_dev: the device
  *
- * Takes an exclusive OFD/flock lock (unless read-only) so that two servers never share a target.
+ * Takes an exclusive OFD lock, of a block device O_EXCL too (unless read-only), so that two servers never
+ * share a target. A file system without O_DIRECT is used through its page cache, with a warning.
+ * info.atomic_unit speaks of write_sync() alone, which then writes with RWF_ATOMIC.
  * Return: 0, or -errno (-EBUSY: another process holds it). Source: open(2), io_uring_enter(2).
  */
 int cfs_dev_block_open(struct cfs_loop *loop, const char *path, uint32_t flags,

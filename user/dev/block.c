@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * block.c - regular files and block devices through io_uring; see dev.h.
+ *
+ * All state belongs to the loop's thread. A request needs no memory of ours: what is known of it while it
+ * is under way fits into cfs_dev_req.priv; only a transfer that the kernel cut short takes an allocation, for
+ * the rest of its iovec. DURABLE is RWF_DSYNC on the write itself: the block layer turns it into FUA where the
+ * drive has that, else into a flush behind the write.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <uapi/statx_atomic.h>
+
+#include "base/base.h"
+#include "base/log.h"
+#include "dev/dev.h"
+#include "ring/loop.h"
+
+#define BLOCK_MAX_IO	(8u << 20)
+#define BLOCK_LEN_MAX	(1u << 30)	/* a completion's result has 31 bits */
+#define BLOCK_RETRIES	16u	/* of EINTR and EAGAIN, which io_uring handles itself nearly always */
+#define BLOCK_FILE_UNIT	4096u	/* what a page cache, and most drives below a file system, write as one */
+#define BLOCK_BOUNCE	65536u	/* bytes of a synchronous transfer at a time, when the buffer is not aligned */
+
+struct block_dev {
+	struct cfs_dev dev;
+	struct cfs_loop *loop;
+	int fd;
+	int slot;		/* of the ring's file table, or -1 */
+	bool is_file, direct;
+	uint32_t atomic_min;
+	uint32_t pending;
+	char path[256];
+};
+
+/* in cfs_dev_req.priv */
+struct block_priv {
+	struct cfs_ring_op op;
+	struct block_dev *b;
+	struct iovec *rest;	/* of a short transfer: our own copy */
+	uint32_t restcnt;
+	uint32_t retries;
+	uint64_t done_bytes;
+} __attribute__((may_alias));
+_Static_assert(sizeof(struct block_priv) <= sizeof(((struct cfs_dev_req *)0)->priv), "block_priv");
+
+static struct block_dev *block_of(struct cfs_dev *dev)
+{
+	return cfs_container_of(dev, struct block_dev, dev);
+}
+
+static struct block_priv *block_priv(struct cfs_dev_req *req)
+{
+	return (struct block_priv *)req->priv;
+}
+
+/* ---- asynchronous requests --------------------------------------------------------------------- */
+
+static void block_start(struct block_dev *b, struct cfs_dev_req *req)
+{
+	struct block_priv *p = block_priv(req);
+	struct io_uring_sqe *sqe = cfs_loop_sqe(b->loop);
+	const struct iovec *iov = p->rest ? p->rest : req->iov;
+	unsigned n = p->rest ? p->restcnt : req->iovcnt;
+	int fd = b->slot >= 0 ? b->slot : b->fd;
+	int dsync = req->flags & CFS_DEV_DURABLE ? RWF_DSYNC : 0;
+	uint64_t at = req->offset + p->done_bytes;
+
+	switch (req->op) {
+	case CFS_DEV_READ:
+		if (n == 1)
+			io_uring_prep_read(sqe, fd, iov->iov_base, (unsigned)iov->iov_len, at);
+		else
+			io_uring_prep_readv(sqe, fd, iov, n, at);
+		break;
+	case CFS_DEV_WRITE:
+		if (n == 1)
+			io_uring_prep_write(sqe, fd, iov->iov_base, (unsigned)iov->iov_len, at);
+		else
+			io_uring_prep_writev(sqe, fd, iov, n, at);
+		sqe->rw_flags = dsync;
+		break;
+	case CFS_DEV_FLUSH:
+		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+		break;
+	case CFS_DEV_DISCARD:
+		io_uring_prep_fallocate(sqe, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, req->len);
+		break;
+	default:
+		CFS_ASSERT(!"operation of a zoned device");
+	}
+	if (b->slot >= 0)
+		sqe->flags |= IOSQE_FIXED_FILE;
+	cfs_loop_sqe_set(sqe, &p->op);
+}
+
+/* the kernel moved only `bytes` more: prepare the rest of the iovec. 0 or -errno */
+static int block_advance(struct cfs_dev_req *req, uint64_t bytes)
+{
+	struct block_priv *p = block_priv(req);
+	struct iovec *iov;
+
+	if (!p->rest) {
+		p->rest = malloc(req->iovcnt * sizeof(*p->rest));
+		if (!p->rest)
+			return -ENOMEM;
+		memcpy(p->rest, req->iov, req->iovcnt * sizeof(*p->rest));
+		p->restcnt = req->iovcnt;
+	}
+	p->done_bytes += bytes;
+	for (iov = p->rest; bytes && bytes >= iov->iov_len; iov++) {
+		bytes -= iov->iov_len;
+		p->restcnt--;
+	}
+	memmove(p->rest, iov, p->restcnt * sizeof(*iov));
+	p->rest->iov_base = (char *)p->rest->iov_base + bytes;
+	p->rest->iov_len -= bytes;
+	return 0;
+}
+
+static void block_complete(struct cfs_ring_op *op, int32_t res, uint32_t cqe_flags)
+{
+	struct block_priv *p = cfs_container_of(op, struct block_priv, op);
+	struct cfs_dev_req *req = cfs_container_of((uint64_t *)p, struct cfs_dev_req, priv);
+	struct block_dev *b = p->b;
+	bool rw = req->op == CFS_DEV_READ || req->op == CFS_DEV_WRITE;
+	int64_t result = res;
+
+	(void)cqe_flags;
+	if ((res == -EINTR || res == -EAGAIN) && p->retries++ < BLOCK_RETRIES)
+		goto again;
+	if (rw && res >= 0) {
+		if (p->done_bytes + (uint64_t)res == req->len) {
+			result = (int64_t)req->len;
+		} else if (!res || res & (int32_t)(b->dev.info.write_unit - 1)) {
+			/* direct I/O cannot go on from there; or the file has been cut */
+			result = -EIO;
+		} else {
+			result = block_advance(req, (uint64_t)res);
+			if (!result)
+				goto again;
+		}
+	} else if (req->op == CFS_DEV_DISCARD && (res == -EOPNOTSUPP || res == -ENODEV)) {
+		result = 0;	/* a hint */
+	}
+	free(p->rest);
+	b->pending--;
+	req->result = result;
+	req->done(req);
+	return;
+again:
+	block_start(b, req);
+}
+
+static int block_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
+{
+	struct block_dev *b = block_of(dev);
+	struct block_priv *p = block_priv(req);
+	int rc = cfs_dev_check(dev, req);
+
+	if (rc)
+		return rc;
+	if (!b->loop || (req->op != CFS_DEV_DISCARD && req->len > BLOCK_LEN_MAX))
+		return -EINVAL;
+	*p = (struct block_priv){ .op.done = block_complete, .b = b };
+	b->pending++;
+	block_start(b, req);
+	return 0;
+}
+
+/* ---- synchronous transfers ------------------------------------------------------------------------ */
+
+/* RWF_ATOMIC: a power of two within the unit, at a multiple of itself (Linux 6.11, generic_atomic_write_valid) */
+static bool can_be_atomic(const struct block_dev *b, uint64_t offset, uint32_t len)
+{
+	return b->dev.info.atomic_unit && len >= b->atomic_min && len <= b->dev.info.atomic_unit &&
+	       !(len & (len - 1)) && !(offset & (len - 1));
+}
+
+static int write_chunk(struct block_dev *b, uint64_t offset, const void *buf, uint32_t len)
+{
+	while (len) {
+		const struct iovec iov = { (void *)(uintptr_t)buf, len };
+		int atomic = can_be_atomic(b, offset, len) ? RWF_ATOMIC : 0;
+		ssize_t n = pwritev2(b->fd, &iov, 1, (off_t)offset, RWF_DSYNC | atomic);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && atomic && (errno == EINVAL || errno == EOPNOTSUPP)) {
+			cfs_warn("%s: does not write atomically, against what it says: goes on without",
+				 b->path);
+			b->dev.info.atomic_unit = 0;
+			continue;
+		}
+		if (n < 0)
+			return -errno;
+		if (!n || n & (ssize_t)(b->dev.info.write_unit - 1))
+			return -EIO;
+		buf = (const char *)buf + n;
+		offset += (uint64_t)n;
+		len -= (uint32_t)n;
+	}
+	return 0;
+}
+
+static int read_chunk(struct block_dev *b, uint64_t offset, void *buf, uint32_t len)
+{
+	while (len) {
+		ssize_t n = pread(b->fd, buf, len, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (!n || n & (ssize_t)(b->dev.info.write_unit - 1))
+			return -EIO;
+		buf = (char *)buf + n;
+		offset += (uint64_t)n;
+		len -= (uint32_t)n;
+	}
+	return 0;
+}
+
+static int block_sync(struct cfs_dev *dev, uint64_t offset, void *buf, uint32_t len, bool write)
+{
+	struct block_dev *b = block_of(dev);
+	void *bounce = NULL;
+	int rc = 0;
+
+	if ((offset | len) & (dev->info.write_unit - 1))
+		return -EINVAL;
+	if (offset > dev->info.size_bytes || len > dev->info.size_bytes - offset)
+		return -EINVAL;
+	if (write && dev->info.flags & CFS_DEV_F_READONLY)
+		return -EROFS;
+	if (!((uintptr_t)buf & (dev->info.mem_align - 1)))
+		return write ? write_chunk(b, offset, buf, len) : read_chunk(b, offset, buf, len);
+	if (posix_memalign(&bounce, 4096, BLOCK_BOUNCE))
+		return -ENOMEM;
+	while (len && !rc) {
+		uint32_t n = cfs_min(len, BLOCK_BOUNCE);
+
+		if (write) {
+			memcpy(bounce, buf, n);
+			rc = write_chunk(b, offset, bounce, n);
+		} else {
+			rc = read_chunk(b, offset, bounce, n);
+			if (!rc)
+				memcpy(buf, bounce, n);
+		}
+		buf = (char *)buf + n;
+		offset += n;
+		len -= n;
+	}
+	free(bounce);
+	return rc;
+}
+
+static int block_write_sync(struct cfs_dev *dev, uint64_t offset, const void *buf, uint32_t len)
+{
+	return block_sync(dev, offset, (void *)(uintptr_t)buf, len, true);	/* only reads buf */
+}
+
+static int block_read_sync(struct cfs_dev *dev, uint64_t offset, void *buf, uint32_t len)
+{
+	return block_sync(dev, offset, buf, len, false);
+}
+
+static void block_close(struct cfs_dev *dev)
+{
+	struct block_dev *b = block_of(dev);
+
+	CFS_ASSERT(!b->pending);
+	if (b->slot >= 0)
+		cfs_loop_file_del(b->loop, b->slot);
+	if (b->fd >= 0)
+		close(b->fd);
+	free(b);
+}
+
+static const struct cfs_dev_ops block_ops = {
+	.name = "block",
+	.version = CFS_DEV_OPS_VERSION,
+	.submit = block_submit,
+	.write_sync = block_write_sync,
+	.read_sync = block_read_sync,
+	.close = block_close,
+};
+
+/* ---- opening ----------------------------------------------------------------------------------------- */
+
+/* one line of a block device's sysfs directory (of the whole drive, for a partition); false: not there */
+static bool read_sysfs(dev_t rdev, const char *name, char *buf, size_t len)
+{
+	static const char *const dirs[] = { "", "/.." };
+	char path[128];
+	bool ok = false;
+
+	for (unsigned i = 0; i < CFS_ARRAY_SIZE(dirs) && !ok; i++) {
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u%s/%s", major(rdev), minor(rdev),
+			 dirs[i], name);
+		f = fopen(path, "re");
+		if (!f)
+			continue;
+		ok = fgets(buf, (int)len, f) != NULL;
+		fclose(f);
+	}
+	if (ok)
+		buf[strcspn(buf, "\n")] = '\0';
+	return ok;
+}
+
+static int identify_block(struct block_dev *b, dev_t rdev)
+{
+	struct cfs_dev_info *info = &b->dev.info;
+	unsigned physical = 0;
+	int logical = 0;
+	char line[64];
+
+	if (ioctl(b->fd, BLKGETSIZE64, &info->size_bytes) || ioctl(b->fd, BLKSSZGET, &logical))
+		return -errno;
+	if (ioctl(b->fd, BLKPBSZGET, &physical))
+		physical = 0;
+	/* a drive that emulates small sectors rewrites neighbours: write what it really writes as one */
+	physical = cfs_min(physical, 4096u);
+	info->write_unit = cfs_max((uint32_t)logical, physical);
+	info->mem_align = (uint32_t)logical;
+	/* write through: nothing volatile. When in doubt a flush is sent */
+	if (!read_sysfs(rdev, "queue/write_cache", line, sizeof(line)) || strcmp(line, "write through"))
+		info->flags |= CFS_DEV_F_VOLATILE;
+	if (!read_sysfs(rdev, "device/model", info->model, sizeof(info->model)))
+		snprintf(info->model, sizeof(info->model), "block device %u:%u", major(rdev), minor(rdev));
+	return 0;
+}
+
+static int identify(struct block_dev *b, const struct stat *st)
+{
+	struct cfs_dev_info *info = &b->dev.info;
+	uint32_t mem, off, min, max;
+	struct statx stx;
+	int rc;
+
+	if (b->is_file) {
+		info->size_bytes = (uint64_t)st->st_size;
+		info->write_unit = BLOCK_FILE_UNIT;
+		info->mem_align = 512;
+		info->flags |= CFS_DEV_F_VOLATILE;
+		snprintf(info->model, sizeof(info->model), "file");
+	} else {
+		rc = identify_block(b, st->st_rdev);
+		if (rc)
+			return rc;
+	}
+	info->max_io = BLOCK_MAX_IO;
+	if (!statx(b->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN | STATX_WRITE_ATOMIC, &stx)) {
+		mem = uapi_statx_u32(&stx, UAPI_STATX_DIO_MEM_ALIGN_AT);
+		off = uapi_statx_u32(&stx, UAPI_STATX_DIO_OFFSET_ALIGN_AT);
+		min = uapi_statx_u32(&stx, UAPI_STATX_ATOMIC_UNIT_MIN_AT);
+		max = uapi_statx_u32(&stx, UAPI_STATX_ATOMIC_UNIT_MAX_AT);
+		if (b->direct && stx.stx_mask & STATX_DIOALIGN) {
+			info->mem_align = cfs_max(info->mem_align, mem);
+			info->write_unit = cfs_max(info->write_unit, off);
+		}
+		if (b->direct && stx.stx_mask & STATX_WRITE_ATOMIC && max >= info->write_unit) {
+			info->atomic_unit = max;
+			b->atomic_min = min;
+		}
+	}
+	if (info->write_unit < 512 || info->write_unit > 4096 ||
+	    info->write_unit & (info->write_unit - 1)) {
+		cfs_err("%s: sectors of %u bytes: only 512 to 4096 are supported", b->path, info->write_unit);
+		return -EINVAL;
+	}
+	info->size_bytes = cfs_align_down(info->size_bytes, info->write_unit);
+	return info->size_bytes ? 0 : -EINVAL;
+}
+
+/* nobody else writes here. -EBUSY if somebody does */
+static int lock_exclusively(int fd)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };	/* OFD: pid 0, the whole file */
+
+	if (!fcntl(fd, F_OFD_SETLK, &fl))
+		return 0;
+	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+int cfs_dev_block_open(struct cfs_loop *loop, const char *path, uint32_t flags,
+		       struct cfs_dev **ret_dev)
+{
+	bool readonly = flags & CFS_DEV_F_READONLY;
+	int oflags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY;
+	struct block_dev *b;
+	struct stat st;
+	int rc;
+
+	if (flags & ~CFS_DEV_F_READONLY)
+		return -EINVAL;
+	if (stat(path, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return -ENOTBLK;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return -ENOMEM;
+	b->dev.ops = &block_ops;
+	b->dev.info.flags = flags;
+	b->loop = loop;
+	b->slot = -1;
+	b->direct = true;
+	snprintf(b->path, sizeof(b->path), "%s", path);
+	if (S_ISBLK(st.st_mode) && !readonly)
+		oflags |= O_EXCL;	/* not while it is mounted, or part of a RAID */
+	b->fd = open(path, oflags | O_DIRECT);
+	if (b->fd < 0 && errno == EINVAL) {
+		b->direct = false;
+		b->fd = open(path, oflags);
+		if (b->fd >= 0)
+			cfs_warn("%s: its file system has no O_DIRECT: going through the page cache", path);
+	}
+	if (b->fd < 0 || fstat(b->fd, &st)) {
+		rc = -errno;
+		goto err;
+	}
+	b->is_file = S_ISREG(st.st_mode);
+	if (!b->is_file && !S_ISBLK(st.st_mode)) {
+		rc = -ENOTBLK;
+		goto err;
+	}
+	rc = readonly ? 0 : lock_exclusively(b->fd);
+	if (!rc)
+		rc = identify(b, &st);
+	if (rc)
+		goto err;
+	if (loop) {
+		b->slot = cfs_loop_file_add(loop, b->fd);
+		if (b->slot < 0)
+			b->slot = -1;	/* the descriptor does as well */
+	}
+	*ret_dev = &b->dev;
+	return 0;
+err:
+	block_close(&b->dev);
+	return rc;
+}
