@@ -69,8 +69,9 @@ struct cfs_dev_ops {
 	/* queue one request; 0, or -EINVAL for one that breaks the rules above */
 	int (*submit)(struct cfs_dev *dev, struct cfs_dev_req *req);
 	/*
-	 * Blocking, durable write of at most 4096 bytes for Raft's term and vote; and blocking read.
-	 * 0 or -errno. Used at start-up, by offline tools, and when a vote changes, nowhere else.
+	 * Blocking, durable write, and blocking read, of any multiple of write_unit; at most 4096 bytes
+	 * (Raft's term and vote) are written at once while requests run. 0 or -errno. Used at start-up
+	 * and shut-down, by offline tools, and when a vote changes, nowhere else.
 	 */
 	int (*write_sync)(struct cfs_dev *dev, uint64_t offset, const void *buf, uint32_t len);
 	int (*read_sync)(struct cfs_dev *dev, uint64_t offset, void *buf, uint32_t len);
