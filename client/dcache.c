@@ -1,0 +1,611 @@
+// SPDX-License-Identifier: MIT
+/*
+ * dcache.c - see dcache.h. Three kinds of nodes live in one hash table per shard: directories (a lease and its
+ * epoch), names (directory, name -> inode or absent) and attributes. Names and attributes carry the epoch that
+ * their directory had when they came; they count while it still has it. Attributes of a file with several links
+ * stand under no directory (epoch 0). Lock order: one shard at a time, never two.
+ */
+#include "client/dcache.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "base/hash.h"
+#include "base/list.h"
+
+#define SHARDS		64u
+#define EVICTED_MAX	1024u	/* evicted directories remembered for returning; more are simply kept leased */
+
+enum kind { K_DIR, K_NAME, K_ATTR };
+
+struct node {
+	struct node *next;		/* in its bucket */
+	struct cfs_list lru;
+	uint64_t epoch;			/* K_DIR: its own; else of the directory it stands under, 0: none */
+	uint64_t key;			/* K_NAME: directory; else the inode */
+	uint32_t hash;			/* of (kind, key, name) */
+	uint8_t kind;
+	uint8_t name_len;
+	uint8_t pad[2];
+};
+
+struct dir_node {
+	struct node n;
+	uint64_t kernel_until;		/* the latest of all its names, ever */
+};
+
+struct name_node {
+	struct node n;
+	uint64_t ino;
+	uint64_t kernel_until;
+	char name[];
+};
+
+struct attr_node {
+	struct node n;
+	struct cfs_attr attr;
+};
+
+struct shard {
+	pthread_mutex_t lock;
+	struct node **buckets;
+	size_t n_buckets, count, max;
+	struct cfs_list lru;		/* first: most recently used */
+	uint64_t kinds[3];
+	uint64_t hits, misses, absent_hits, evictions, refused;
+} __attribute__((aligned(128)));
+
+struct evicted {
+	uint64_t dir, kernel_until;
+};
+
+struct cfs_dcache {
+	const struct cfs_breaks *breaks;
+	uint64_t next_epoch;
+	pthread_mutex_t evicted_lock;
+	struct evicted evicted[EVICTED_MAX];
+	unsigned n_evicted;
+	struct shard shards[SHARDS];
+};
+
+static uint32_t key_hash(enum kind kind, uint64_t key, const char *name, size_t len)
+{
+	uint64_t h = cfs_hash_u64(key * 4 + kind);
+
+	return (uint32_t)(name ? cfs_hash64(name, len, h) : h);
+}
+
+static struct shard *shard_of(struct cfs_dcache *dc, uint32_t hash)
+{
+	return &dc->shards[hash % SHARDS];
+}
+
+static struct node **bucket_of(struct shard *s, uint32_t hash)
+{
+	return &s->buckets[(hash / SHARDS) & (s->n_buckets - 1)];
+}
+
+static struct node *find(struct shard *s, enum kind kind, uint64_t key, const char *name, size_t len, uint32_t hash)
+{
+	for (struct node *n = *bucket_of(s, hash); n; n = n->next) {
+		if (n->hash != hash || n->kind != kind || n->key != key)
+			continue;
+		if (kind != K_NAME || (n->name_len == len && !memcmp(((struct name_node *)n)->name, name, len)))
+			return n;
+	}
+	return NULL;
+}
+
+static void touch(struct shard *s, struct node *n)
+{
+	cfs_list_del(&n->lru);
+	cfs_list_add_head(&s->lru, &n->lru);
+}
+
+static void unlink_node(struct shard *s, struct node *n)
+{
+	struct node **p = bucket_of(s, n->hash);
+
+	while (*p != n)
+		p = &(*p)->next;
+	*p = n->next;
+	cfs_list_del(&n->lru);
+	s->count--;
+	s->kinds[n->kind]--;
+}
+
+static void note_evicted_dir(struct cfs_dcache *dc, const struct dir_node *d)
+{
+	pthread_mutex_lock(&dc->evicted_lock);
+	if (dc->n_evicted < EVICTED_MAX)
+		dc->evicted[dc->n_evicted++] = (struct evicted){ d->n.key, d->kernel_until };
+	pthread_mutex_unlock(&dc->evicted_lock);
+}
+
+/* the shard is locked; makes room first */
+static void insert(struct cfs_dcache *dc, struct shard *s, struct node *n)
+{
+	struct node **p;
+
+	while (s->count >= s->max) {
+		struct node *old = cfs_list_entry(s->lru.prev, struct node, lru);
+
+		unlink_node(s, old);
+		s->evictions++;
+		if (old->kind == K_DIR)
+			note_evicted_dir(dc, (struct dir_node *)old);
+		free(old);
+	}
+	p = bucket_of(s, n->hash);
+	n->next = *p;
+	*p = n;
+	cfs_list_add_head(&s->lru, &n->lru);
+	s->count++;
+	s->kinds[n->kind]++;
+}
+
+int cfs_dcache_create(size_t max_entries, const struct cfs_breaks *breaks, struct cfs_dcache **ret_dc)
+{
+	struct cfs_dcache *dc = aligned_alloc(128, sizeof(*dc));
+	size_t per_shard = max_entries / SHARDS + 1;
+	size_t n_buckets = 16;
+
+	if (!dc)
+		return -ENOMEM;
+	memset(dc, 0, sizeof(*dc));
+	dc->breaks = breaks;
+	pthread_mutex_init(&dc->evicted_lock, NULL);
+	while (n_buckets < per_shard)
+		n_buckets *= 2;
+	for (unsigned i = 0; i < SHARDS; i++) {
+		struct shard *s = &dc->shards[i];
+
+		pthread_mutex_init(&s->lock, NULL);
+		cfs_list_init(&s->lru);
+		s->max = per_shard < 4 ? 4 : per_shard;
+		s->n_buckets = n_buckets;
+		s->buckets = calloc(n_buckets, sizeof(*s->buckets));
+		if (!s->buckets) {
+			cfs_dcache_destroy(dc);
+			return -ENOMEM;
+		}
+	}
+	*ret_dc = dc;
+	return 0;
+}
+
+static void empty_shard(struct shard *s)
+{
+	while (!cfs_list_empty(&s->lru)) {
+		struct node *n = cfs_list_first(&s->lru, struct node, lru);
+
+		unlink_node(s, n);
+		free(n);
+	}
+}
+
+void cfs_dcache_destroy(struct cfs_dcache *dc)
+{
+	if (!dc)
+		return;
+	for (unsigned i = 0; i < SHARDS; i++) {
+		struct shard *s = &dc->shards[i];
+
+		if (s->lru.next)
+			empty_shard(s);
+		free(s->buckets);
+	}
+	free(dc);
+}
+
+/* the epoch of a directory's lease; 0: it is not held. kernel_until is noted with the directory, too */
+static uint64_t dir_epoch(struct cfs_dcache *dc, uint64_t dir, uint64_t kernel_until)
+{
+	uint32_t hash = key_hash(K_DIR, dir, NULL, 0);
+	struct shard *s = shard_of(dc, hash);
+	struct dir_node *d;
+	uint64_t epoch = 0;
+
+	pthread_mutex_lock(&s->lock);
+	d = (struct dir_node *)find(s, K_DIR, dir, NULL, 0, hash);
+	if (d) {
+		epoch = d->n.epoch;
+		if (kernel_until > d->kernel_until)
+			d->kernel_until = kernel_until;
+		touch(s, &d->n);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return epoch;
+}
+
+/*
+ * The same, and note that the lease is held if it was not, unless it was broken since. The note of a break comes before
+ * its drop_dir() takes the shard's lock: either the check sees it, or drop_dir() removes what was made here.
+ */
+static uint64_t dir_epoch_make(struct cfs_dcache *dc, uint64_t dir, uint64_t since, uint64_t kernel_until)
+{
+	uint64_t epoch = dir_epoch(dc, dir, kernel_until);
+	uint32_t hash = key_hash(K_DIR, dir, NULL, 0);
+	struct shard *s = shard_of(dc, hash);
+	struct dir_node *d, *have;
+
+	if (epoch)
+		return epoch;
+	d = calloc(1, sizeof(*d));
+	if (!d)
+		return 0;
+	d->n.kind = K_DIR;
+	d->n.key = dir;
+	d->n.hash = hash;
+	d->n.epoch = __atomic_add_fetch(&dc->next_epoch, 1, __ATOMIC_RELAXED);
+	d->kernel_until = kernel_until;
+	pthread_mutex_lock(&s->lock);
+	have = (struct dir_node *)find(s, K_DIR, dir, NULL, 0, hash);
+	if (have) {
+		epoch = have->n.epoch;
+		if (kernel_until > have->kernel_until)
+			have->kernel_until = kernel_until;
+	} else if (!cfs_breaks_attr(dc->breaks, since, 0, dir)) {
+		epoch = d->n.epoch;
+		insert(dc, s, &d->n);
+		d = NULL;
+	}
+	pthread_mutex_unlock(&s->lock);
+	free(d);
+	return epoch;
+}
+
+enum cfs_dcache_hit cfs_dcache_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len,
+				    uint64_t kernel_until, uint64_t *ret_ino)
+{
+	uint32_t hash = key_hash(K_NAME, dir, name, len);
+	struct shard *s = shard_of(dc, hash);
+	enum cfs_dcache_hit hit = CFS_DC_MISS;
+	uint64_t epoch = dir_epoch(dc, dir, kernel_until);
+	uint64_t ino = 0;
+	struct name_node *e;
+
+	pthread_mutex_lock(&s->lock);
+	e = epoch ? (struct name_node *)find(s, K_NAME, dir, name, len, hash) : NULL;
+	if (e && e->n.epoch == epoch) {
+		ino = e->ino;
+		hit = ino ? CFS_DC_PRESENT : CFS_DC_ABSENT;
+		if (kernel_until > e->kernel_until)
+			e->kernel_until = kernel_until;
+		touch(s, &e->n);
+	}
+	if (hit == CFS_DC_PRESENT)
+		s->hits++;
+	else if (hit == CFS_DC_ABSENT)
+		s->absent_hits++;
+	else
+		s->misses++;
+	pthread_mutex_unlock(&s->lock);
+	if (hit == CFS_DC_PRESENT && ret_ino)
+		*ret_ino = ino;
+	return hit;
+}
+
+/* what governs the attributes: a directory, or 0 */
+static uint64_t governor_of(const struct cfs_attr *attr)
+{
+	return cfs_le64_to_cpu(attr->parent);
+}
+
+bool cfs_dcache_attr(struct cfs_dcache *dc, uint64_t ino, struct cfs_attr *ret_attr)
+{
+	uint32_t hash = key_hash(K_ATTR, ino, NULL, 0);
+	struct shard *s = shard_of(dc, hash);
+	uint64_t epoch = 0;
+	struct attr_node *a;
+	struct cfs_attr attr;
+	bool found = false;
+
+	pthread_mutex_lock(&s->lock);
+	a = (struct attr_node *)find(s, K_ATTR, ino, NULL, 0, hash);
+	if (a) {
+		attr = a->attr;
+		epoch = a->n.epoch;
+		touch(s, &a->n);
+		found = true;
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (found && epoch)
+		found = dir_epoch(dc, governor_of(&attr), 0) == epoch;
+	if (found)
+		*ret_attr = attr;
+	return found;
+}
+
+bool cfs_dcache_put_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len, uint64_t ino,
+			 uint64_t since, uint64_t kernel_until)
+{
+	uint32_t hash = key_hash(K_NAME, dir, name, len);
+	struct shard *s = shard_of(dc, hash);
+	struct name_node *e, *fresh;
+	uint64_t epoch;
+	bool ok;
+
+	CFS_ASSERT(len <= CFS_NAME_MAX);
+	epoch = dir_epoch_make(dc, dir, since, kernel_until);
+	fresh = epoch ? malloc(sizeof(*fresh) + len) : NULL;
+	if (!fresh)
+		return false;
+	fresh->n = (struct node){ .kind = K_NAME, .key = dir, .hash = hash, .name_len = (uint8_t)len, .epoch = epoch };
+	fresh->ino = ino;
+	fresh->kernel_until = kernel_until;
+	memcpy(fresh->name, name, len);
+	pthread_mutex_lock(&s->lock);
+	ok = !cfs_breaks_name(dc->breaks, since, dir, name, len);
+	if (!ok) {
+		s->refused++;
+	} else {
+		e = (struct name_node *)find(s, K_NAME, dir, name, len, hash);
+		if (e) {
+			e->n.epoch = epoch;
+			e->ino = ino;
+			if (kernel_until > e->kernel_until)
+				e->kernel_until = kernel_until;
+			touch(s, &e->n);
+		} else {
+			insert(dc, s, &fresh->n);
+			fresh = NULL;
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	free(fresh);
+	return ok;
+}
+
+bool cfs_dcache_put_attr(struct cfs_dcache *dc, const struct cfs_attr *attr, uint64_t since)
+{
+	uint64_t ino = cfs_le64_to_cpu(attr->ino), governor = governor_of(attr), epoch = 0;
+	uint32_t hash = key_hash(K_ATTR, ino, NULL, 0);
+	struct shard *s = shard_of(dc, hash);
+	struct attr_node *a, *fresh;
+	bool ok;
+
+	if (governor) {
+		epoch = dir_epoch_make(dc, governor, since, 0);
+		if (!epoch)
+			return false;
+	}
+	fresh = malloc(sizeof(*fresh));
+	if (!fresh)
+		return false;
+	fresh->n = (struct node){ .kind = K_ATTR, .key = ino, .hash = hash, .epoch = epoch };
+	fresh->attr = *attr;
+	pthread_mutex_lock(&s->lock);
+	ok = !cfs_breaks_attr(dc->breaks, since, ino, governor ? governor : ino);
+	if (!ok) {
+		s->refused++;
+	} else {
+		a = (struct attr_node *)find(s, K_ATTR, ino, NULL, 0, hash);
+		if (a) {
+			a->n.epoch = epoch;
+			a->attr = *attr;
+			touch(s, &a->n);
+		} else {
+			insert(dc, s, &fresh->n);
+			fresh = NULL;
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	free(fresh);
+	return ok;
+}
+
+/* kernel_until of a directory that is not (or no longer) kept is not known */
+static uint64_t dir_kernel_until(struct cfs_dcache *dc, uint64_t dir, bool drop)
+{
+	uint32_t hash = key_hash(K_DIR, dir, NULL, 0);
+	struct shard *s = shard_of(dc, hash);
+	uint64_t until = UINT64_MAX;
+	struct dir_node *d;
+
+	pthread_mutex_lock(&s->lock);
+	d = (struct dir_node *)find(s, K_DIR, dir, NULL, 0, hash);
+	if (d) {
+		until = d->kernel_until;
+		if (drop)
+			unlink_node(s, &d->n);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (drop)
+		free(d);
+	return until;
+}
+
+uint64_t cfs_dcache_drop_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len)
+{
+	uint32_t hash = key_hash(K_NAME, dir, name, len);
+	struct shard *s = shard_of(dc, hash);
+	struct name_node *e;
+	uint64_t until = 0;
+
+	pthread_mutex_lock(&s->lock);
+	e = (struct name_node *)find(s, K_NAME, dir, name, len, hash);
+	if (e) {
+		until = e->kernel_until;
+		unlink_node(s, &e->n);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!e)
+		until = dir_kernel_until(dc, dir, false); /* it may have been evicted */
+	free(e);
+	return until;
+}
+
+void cfs_dcache_drop_attr(struct cfs_dcache *dc, uint64_t ino)
+{
+	uint32_t hash = key_hash(K_ATTR, ino, NULL, 0);
+	struct shard *s = shard_of(dc, hash);
+	struct node *n;
+
+	pthread_mutex_lock(&s->lock);
+	n = find(s, K_ATTR, ino, NULL, 0, hash);
+	if (n)
+		unlink_node(s, n);
+	pthread_mutex_unlock(&s->lock);
+	free(n);
+}
+
+uint64_t cfs_dcache_drop_dir(struct cfs_dcache *dc, uint64_t dir)
+{
+	return dir_kernel_until(dc, dir, true);
+}
+
+void cfs_dcache_drop_all(struct cfs_dcache *dc)
+{
+	for (unsigned i = 0; i < SHARDS; i++) {
+		pthread_mutex_lock(&dc->shards[i].lock);
+		empty_shard(&dc->shards[i]);
+		pthread_mutex_unlock(&dc->shards[i].lock);
+	}
+	pthread_mutex_lock(&dc->evicted_lock);
+	dc->n_evicted = 0;
+	pthread_mutex_unlock(&dc->evicted_lock);
+}
+
+/* copies of the nodes of a shard that a walk wants, so that it calls out without the lock */
+struct found {
+	uint64_t ino, kernel_until;
+	uint16_t name_len;
+	char name[CFS_NAME_MAX];
+};
+
+static bool walk_wants(const struct node *n, enum kind kind, uint64_t dir)
+{
+	if (n->kind != kind)
+		return false;
+	if (!dir)
+		return true;
+	if (kind == K_NAME)
+		return n->key == dir && ((const struct name_node *)n)->kernel_until;
+	return governor_of(&((const struct attr_node *)n)->attr) == dir;
+}
+
+static int walk_shard(struct shard *s, enum kind kind, uint64_t dir, struct found **ret_list, size_t *ret_n)
+{
+	struct found *list;
+	struct cfs_list *pos;
+	size_t n = 0, i = 0;
+
+	pthread_mutex_lock(&s->lock);
+	cfs_list_for_each(pos, &s->lru)
+		n += walk_wants(cfs_list_entry(pos, struct node, lru), kind, dir);
+	list = n ? malloc(n * sizeof(*list)) : NULL;
+	if (list) {
+		cfs_list_for_each(pos, &s->lru) {
+			struct node *m = cfs_list_entry(pos, struct node, lru);
+			struct found *f = &list[i];
+
+			if (!walk_wants(m, kind, dir))
+				continue;
+			i++;
+			f->ino = m->key;
+			f->name_len = 0;
+			if (kind != K_NAME)
+				continue;
+			f->kernel_until = ((struct name_node *)m)->kernel_until;
+			f->name_len = m->name_len;
+			memcpy(f->name, ((struct name_node *)m)->name, m->name_len);
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (n && !list)
+		return -ENOMEM;
+	*ret_list = list;
+	*ret_n = i;
+	return 0;
+}
+
+int cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, cfs_dcache_walk_fn fn, void *arg)
+{
+	for (unsigned i = 0; i < 2 * SHARDS; i++) {
+		enum kind kind = i < SHARDS ? K_NAME : K_ATTR;
+		struct found *list = NULL;
+		size_t n = 0;
+		int rc = walk_shard(&dc->shards[i % SHARDS], kind, dir, &list, &n);
+
+		if (rc)
+			return rc;
+		for (size_t k = 0; k < n; k++) {
+			if (kind == K_NAME)
+				fn(arg, list[k].name, list[k].name_len, 0, list[k].kernel_until);
+			else
+				fn(arg, NULL, 0, list[k].ino, 0);
+		}
+		free(list);
+	}
+	return 0;
+}
+
+static int walk_kind(struct cfs_dcache *dc, enum kind kind, void (*fn)(void *arg, uint64_t ino), void *arg)
+{
+	for (unsigned i = 0; i < SHARDS; i++) {
+		struct found *list = NULL;
+		size_t n = 0;
+		int rc = walk_shard(&dc->shards[i], kind, 0, &list, &n);
+
+		if (rc)
+			return rc;
+		for (size_t k = 0; k < n; k++)
+			fn(arg, list[k].ino);
+		free(list);
+	}
+	return 0;
+}
+
+int cfs_dcache_walk_attrs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t ino), void *arg)
+{
+	return walk_kind(dc, K_ATTR, fn, arg);
+}
+
+int cfs_dcache_walk_dirs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t dir), void *arg)
+{
+	return walk_kind(dc, K_DIR, fn, arg);
+}
+
+unsigned cfs_dcache_evicted_dirs(struct cfs_dcache *dc, uint64_t now_ns, uint64_t *ret_dirs, unsigned max)
+{
+	unsigned n = 0, kept = 0, gone = 0;
+
+	pthread_mutex_lock(&dc->evicted_lock);
+	for (unsigned i = 0; i < dc->n_evicted; i++) {
+		struct evicted *e = &dc->evicted[i];
+
+		if (n < max && e->kernel_until < now_ns)
+			ret_dirs[n++] = e->dir;
+		else
+			dc->evicted[kept++] = *e;
+	}
+	dc->n_evicted = kept;
+	pthread_mutex_unlock(&dc->evicted_lock);
+	for (unsigned i = 0; i < n; i++) /* without those that have come back meanwhile */
+		if (!dir_epoch(dc, ret_dirs[i], 0))
+			ret_dirs[gone++] = ret_dirs[i];
+	return gone;
+}
+
+void cfs_dcache_stat(struct cfs_dcache *dc, struct cfs_dcache_stat *ret)
+{
+	*ret = (struct cfs_dcache_stat){ 0 };
+	for (unsigned i = 0; i < SHARDS; i++) {
+		struct shard *s = &dc->shards[i];
+
+		pthread_mutex_lock(&s->lock);
+		ret->dirs += s->kinds[K_DIR];
+		ret->names += s->kinds[K_NAME];
+		ret->attrs += s->kinds[K_ATTR];
+		ret->hits += s->hits;
+		ret->misses += s->misses;
+		ret->absent_hits += s->absent_hits;
+		ret->evictions += s->evictions;
+		ret->refused += s->refused;
+		pthread_mutex_unlock(&s->lock);
+	}
+}

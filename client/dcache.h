@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * dcache.h - names (present and absent) and attributes that this client may keep under its leases.
+ *
+ * It answers the kernel when the kernel's own timeout ran out under a renewed lease, and it remembers
+ * until when the kernel was told that it may keep a name, so that a break knows what to invalidate. An
+ * entry is only ever inserted with the generation of the request that brought it (leasecheck.h), so what a break
+ * touched meanwhile does not get in. Names and attributes stand under the epoch of their directory: ending a
+ * directory's lease is one change. Whether the session's deadline is still ahead is the caller's business.
+ *
+ * Thread-safe; sharded by hash, a mutex per shard, held for no longer than a look-up. Bounded: each shard
+ * drops its least recently used entry when full.
+ */
+#ifndef CFS_CLIENT_DCACHE_H
+#define CFS_CLIENT_DCACHE_H
+
+#include "client/leasecheck.h"
+
+struct cfs_dcache;
+
+/** cfs_dcache_create() - @max_entries: names, attributes and directories together. 0 or -ENOMEM */
+int cfs_dcache_create(size_t max_entries, const struct cfs_breaks *breaks, struct cfs_dcache **ret_dc);
+void cfs_dcache_destroy(struct cfs_dcache *dc);
+
+enum cfs_dcache_hit { CFS_DC_MISS = 0, CFS_DC_PRESENT, CFS_DC_ABSENT };
+/**
+ * cfs_dcache_name() - look a name up.
+ * @kernel_until: boot time until which the kernel will keep the answer (0: it is not told)
+ * @ret_ino: with CFS_DC_PRESENT
+ */
+enum cfs_dcache_hit cfs_dcache_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len,
+				    uint64_t kernel_until, uint64_t *ret_ino);
+/* attributes of ino, if kept */
+bool cfs_dcache_attr(struct cfs_dcache *dc, uint64_t ino, struct cfs_attr *ret_attr);
+
+/* ino 0: absent. `since`: call.break_gen. false: touched meanwhile, not kept */
+bool cfs_dcache_put_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len, uint64_t ino,
+			 uint64_t since, uint64_t kernel_until);
+bool cfs_dcache_put_attr(struct cfs_dcache *dc, const struct cfs_attr *attr, uint64_t since);
+
+/**
+ * cfs_dcache_drop_name() - forget it.
+ * Return: until when the kernel may keep the name, as far as is known; UINT64_MAX when it is not known.
+ */
+uint64_t cfs_dcache_drop_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len);
+void cfs_dcache_drop_attr(struct cfs_dcache *dc, uint64_t ino);
+/**
+ * cfs_dcache_drop_dir() - the directory's lease has ended: forget all names and attributes under it.
+ * Return: as cfs_dcache_drop_name(), the latest of its names.
+ */
+uint64_t cfs_dcache_drop_dir(struct cfs_dcache *dc, uint64_t dir);
+void cfs_dcache_drop_all(struct cfs_dcache *dc);
+
+/*
+ * Everything that stands (or until a moment ago stood) under a directory; looks at the whole cache. Called without
+ * any lock held. name NULL: the attributes of ino; else a name that the kernel may keep until kernel_until.
+ */
+typedef void (*cfs_dcache_walk_fn)(void *arg, const char *name, size_t len, uint64_t ino, uint64_t kernel_until);
+int cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, cfs_dcache_walk_fn fn, void *arg);
+/* all inodes with attributes kept */
+int cfs_dcache_walk_attrs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t ino), void *arg);
+/* all directories under a lease, for RECLAIM */
+int cfs_dcache_walk_dirs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t dir), void *arg);
+/*
+ * Directories that fell out of the cache since the last call and whose names the kernel can no longer hold
+ * at now_ns: their leases may be returned. At most max; returns how many.
+ */
+unsigned cfs_dcache_evicted_dirs(struct cfs_dcache *dc, uint64_t now_ns, uint64_t *ret_dirs, unsigned max);
+
+struct cfs_dcache_stat {
+	uint64_t names, attrs, dirs, hits, misses, absent_hits, evictions, refused;
+};
+void cfs_dcache_stat(struct cfs_dcache *dc, struct cfs_dcache_stat *ret);
+
+#endif
