@@ -98,8 +98,21 @@ struct cfs_msg *cfs_msg_take(struct cfs_msg *msg);
 /** cfs_msg_free() - release a taken message; NULL is fine. */
 void cfs_msg_free(struct cfs_msg *msg);
 
-/** cfs_net_tcp_create() - TCP over a loop's ring. TCP_NODELAY, keepalive, bounded queues. */
+#define CFS_NET_CONNS_MAX	4096u		/* of one net; more are refused */
+#define CFS_NET_QUEUE_MSGS	1024u		/* waiting to be sent on one connection */
+#define CFS_NET_QUEUE_BYTES	(32u << 20)	/* of their headers and bodies */
+#define CFS_NET_PAYLOAD_BYTES	(256ull << 20)	/* of received payloads; when they are all in use, receiving waits */
+
+/**
+ * cfs_net_tcp_create() - TCP over a loop's ring. TCP_NODELAY, keepalive, bounded queues.
+ *
+ * Addresses are "host:port" or "[v6]:port"; names are resolved on a helper thread. conn_close() sends what
+ * is queued first, for a second at most. A message that stalls half received for 30 s closes its connection. close()
+ * turns the loop until all is gone, so it must not be called from a callback.
+ */
 int cfs_net_tcp_create(struct cfs_loop *loop, struct cfs_net **ret_net);
+/* the port of the net's latest listener, for who listened on port 0; 0: there is none */
+uint16_t cfs_net_tcp_port(struct cfs_net *net);
 /** cfs_net_loopback_create() - listen and connect within one thread, for a node's own services. */
 int cfs_net_loopback_create(struct cfs_loop *loop, struct cfs_net **ret_net);
 

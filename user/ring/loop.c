@@ -53,6 +53,7 @@ struct cfs_loop {
 	uint64_t event_count;
 	uint64_t files_used;	/* bit per slot of the ring's file table */
 	int event_fd;
+	uint16_t buf_groups;
 	int stop;		/* atomic; set from anywhere */
 	bool ring_ready, files_ready, clock_boottime, in_turn;
 };
@@ -326,6 +327,12 @@ void cfs_loop_file_del(struct cfs_loop *loop, int slot)
 	loop->files_used &= ~(1ull << slot);
 	if (io_uring_register_files_update(&loop->ring, (unsigned)slot, &none, 1) < 0)
 		cfs_warn("ring: could not empty file slot %d", slot);
+}
+
+uint16_t cfs_loop_buf_group(struct cfs_loop *loop)
+{
+	CFS_ASSERT(loop->buf_groups < UINT16_MAX);
+	return loop->buf_groups++;
 }
 
 /* ---- hooks and posted functions -------------------------------------------------------------- */

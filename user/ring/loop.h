@@ -75,6 +75,8 @@ int cfs_loop_post(struct cfs_loop *loop, void (*fn)(void *arg), void *arg);
  */
 int cfs_loop_file_add(struct cfs_loop *loop, int fd);
 void cfs_loop_file_del(struct cfs_loop *loop, int slot);
+/* a number for a ring of provided buffers that nobody else on this loop uses */
+uint16_t cfs_loop_buf_group(struct cfs_loop *loop);
 
 /**
  * cfs_loop_run() - turn until cfs_loop_stop(). One turn: complete, timers, posted functions, hooks,
