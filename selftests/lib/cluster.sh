@@ -1,0 +1,202 @@
+# cluster.sh: a server and mounts for one test case. Source it after tap.sh.
+# shellcheck shell=bash
+#
+#   cluster_start [SIZE]        formats a sparse store (4G) and starts claudefsd; returns when it listens
+#   cluster_mount NAME [OPTS]   mounts at $T_DIR/NAME, with a cache directory of its own
+#   cluster_umount NAME         unmounts, and expects the client to end with status 0
+#   cluster_stop                stops claudefsd, and expects status 0 (unmount first)
+#   cluster_restart             starts claudefsd on the store that is there (after a stop or a kill)
+#   cluster_kill9 server|NAME   SIGKILL to claudefsd or to the client of a mount
+#   cluster_pid server|NAME     prints the process id
+#   cluster_rss server|NAME     prints VmRSS in KiB; 0 with T_FS
+#   cluster_fsck                claudefs fsck of the stopped server's store
+#   cluster_end                 unmounts and stops all, and prints a result: everybody ended well and no
+#                               assertion failed. Call it before done_testing.
+#
+# T_FS=DIR: nothing is started, and every "mount" is a bind mount of one directory below DIR. That proves the
+# tests, not the product. `cluster_real || skip ...` where a test makes no sense there.
+# T_MOUNT_OPTS is appended to the options of every mount.
+# Process ids are in $T_DIR/NAME.pid, logs in $T_DIR/{claudefsd,client-NAME}.log.
+
+CLUSTER_ADDR=127.0.0.1:9510
+cluster_mounts=() cluster_problems=()
+shopt -s extglob
+
+cluster_real() { [ -z "${T_FS-}" ]; }
+cluster_problem() {
+	cluster_problems+=("$*")
+	diag "cluster: $*"
+}
+cluster_listening() { (exec 3<>"/dev/tcp/${CLUSTER_ADDR%:*}/${CLUSTER_ADDR#*:}") 2>/dev/null; }
+cluster_mounted() { awk -v m="$1" '$5 == m {found = 1} END {exit !found}' /proc/self/mountinfo; }
+cluster_pid() { cat "$T_DIR/$1.pid" 2>/dev/null; }
+cluster_alive() {
+	local pid
+	pid=$(cluster_pid "$1") && ! tap_gone "$pid"
+}
+cluster_rss() {
+	local pid
+	if cluster_real && pid=$(cluster_pid "$1"); then awk '/^VmRSS/ {print $2}' "/proc/$pid/status"; else echo 0; fi
+}
+cluster_need() { # of this machine and checkout
+	cluster_real || return 0
+	[ -w /dev/fuse ] || skip_all "no /dev/fuse"
+	[ -x "$T_BIN/claudefsd" ] || skip_all "no claudefsd in $T_BIN"
+}
+
+cluster_start() {
+	cluster_need
+	cleanup cluster_cleanup
+	if ! cluster_real; then
+		cluster_base=$(mktemp -d "$T_FS/cluster.XXXXXX") || exit 1
+		return
+	fi
+	[ "$T_ISOLATED" != net ] || ip link set lo up
+	! cluster_listening || { not_ok "port 9510 is free"; exit 1; }
+	mkdir -p "$T_DIR/state"
+	if ! "$T_BIN/claudefs" format --size "${1-4G}" "$T_DIR/store.img" >"$T_DIR/format.log" 2>&1; then
+		not_ok "format" "$(cat "$T_DIR/format.log")"
+		exit 1
+	fi
+	cat >"$T_DIR/claudefsd.conf" <<-END
+		[server]
+		listen = $CLUSTER_ADDR
+		state_dir = $T_DIR/state
+
+		[target.0]
+		path = $T_DIR/store.img
+	END
+	cluster_restart
+}
+
+cluster_restart() {
+	local pid
+	cluster_real || return 0
+	"$T_BIN/claudefsd" --config "$T_DIR/claudefsd.conf" >>"$T_DIR/claudefsd.log" 2>&1 </dev/null &
+	pid=$!
+	echo "$pid" >"$T_DIR/server.pid"
+	if ! wait_for 30 cluster_up "$pid" || ! cluster_listening; then
+		not_ok "claudefsd starts" "$(tail -n 5 "$T_DIR/claudefsd.log")"
+		exit 1
+	fi
+}
+cluster_up() { cluster_listening || tap_gone "$1"; }
+
+cluster_mount() { # NAME [OPTS]
+	local name=$1 pid dir=$T_DIR/$1 opts
+	mkdir -p "$dir" "$T_DIR/cache-$name"
+	if ! cluster_real; then
+		mount --bind "$cluster_base" "$dir" || exit 1
+		cluster_mounts+=("$name")
+		return 0
+	fi
+	opts="cachedir=$T_DIR/cache-$name,cachesize=1G${2:+,$2}${T_MOUNT_OPTS:+,$T_MOUNT_OPTS}"
+	"$T_BIN/claudefs" mount -f -o "$opts" "$CLUSTER_ADDR" "$dir" >>"$T_DIR/client-$name.log" 2>&1 </dev/null &
+	pid=$!
+	echo "$pid" >"$T_DIR/$name.pid"
+	cluster_mounts+=("$name")
+	if ! wait_for 30 cluster_mount_done "$dir" "$pid" || ! cluster_mounted "$dir"; then
+		not_ok "mount $name" "$(tail -n 5 "$T_DIR/client-$name.log")"
+		exit 1
+	fi
+	if ! timeout 30 stat "$dir" >/dev/null; then
+		not_ok "mount $name answers" "$(tail -n 5 "$T_DIR/client-$name.log")"
+		exit 1
+	fi
+}
+cluster_mount_done() { cluster_mounted "$1" || tap_gone "$2"; }
+
+cluster_reap() { # NAME WANTED: collects the exit status of NAME's process, after it was told to end
+	local name=$1 pid rc=0
+	pid=$(cluster_pid "$name") || return 0
+	if ! wait_for 30 tap_gone "$pid"; then
+		cluster_problem "$name (pid $pid) did not end within 30 s"
+		kill -KILL "$pid" 2>/dev/null
+	fi
+	wait "$pid" 2>/dev/null || rc=$?
+	rm -f "$T_DIR/$name.pid"
+	[ "$rc" = "$2" ] || cluster_problem "$name ended with status $rc, not $2"
+}
+
+cluster_forget() { # NAME is not mounted any more
+	local i
+	for i in "${!cluster_mounts[@]}"; do
+		[ "${cluster_mounts[i]}" != "$1" ] || unset "cluster_mounts[$i]"
+	done
+}
+
+cluster_umount() { # NAME
+	local out
+	if ! out=$(umount "$T_DIR/$1" 2>&1); then
+		cluster_problem "$out"
+		umount -l "$T_DIR/$1" 2>/dev/null
+	fi
+	cluster_forget "$1"
+	! cluster_real || cluster_reap "$1" 0
+}
+
+cluster_stop() {
+	local pid
+	cluster_real || return 0
+	pid=$(cluster_pid server) || return 0
+	kill -TERM "$pid"
+	cluster_reap server 0
+}
+
+cluster_kill9() { # server|NAME
+	local pid
+	cluster_real || return 0
+	pid=$(cluster_pid "$1") || { cluster_problem "no process of $1 to kill"; return 1; }
+	kill -KILL "$pid" || cluster_problem "$1 (pid $pid) had ended already"
+	cluster_reap "$1" 137
+	if [ "$1" != server ]; then
+		umount -l "$T_DIR/$1"
+		cluster_forget "$1"
+	fi
+}
+
+cluster_fsck() { "$T_BIN/claudefs" fsck --config "$T_DIR/claudefsd.conf"; }
+
+cluster_end() {
+	local name text
+	for name in "${cluster_mounts[@]}"; do cluster_umount "$name"; done
+	cluster_stop
+	text=$(grep -sh 'assertion failed' "$T_DIR/claudefsd.log" "$T_DIR"/client-*.log | head -n 3)
+	[ -z "$text" ] || cluster_problem "$text"
+	if [ ${#cluster_problems[@]} = 0 ]; then
+		ok "server and clients ended well"
+	else
+		not_ok "server and clients ended well" "$(printf '%s\n' "${cluster_problems[@]}")"
+	fi
+}
+
+cluster_cleanup() { # whatever is left when a case ends half way
+	local name pid
+	for name in "${cluster_mounts[@]}"; do
+		pid=$(cluster_pid "$name") && kill -KILL "$pid" 2>/dev/null # its mount then fails instead of waiting
+		umount -l "$T_DIR/$name" 2>/dev/null
+	done
+	pid=$(cluster_pid server) && stop_pid "$pid"
+	[ -z "${cluster_base-}" ] || rm -rf "$cluster_base"
+	return 0
+}
+
+# What a program that speaks TAP prints becomes results of this script; its plan is dropped.
+tap_from() { # COMMAND...: 1 if it failed
+	local line last='' bad=$tap_failed
+	while IFS= read -r line; do
+		last=$line
+		case $line in
+		1..*) ;;
+		"ok "*) tap_count=$((tap_count + 1)); echo "ok $tap_count${line##ok +([0-9])}" ;;
+		"not ok "*)
+			tap_count=$((tap_count + 1)) tap_failed=$((tap_failed + 1))
+			echo "not ok $tap_count${line##not ok +([0-9])}"
+			;;
+		"#"*) echo "$line" ;;
+		*) echo "# $line" ;;
+		esac
+	done < <("$@" 2>&1; echo "# exit $?")
+	if [ "$tap_failed" = "$bad" ] && [ "$last" != "# exit 0" ]; then not_ok "${1##*/} ended well" "$last"; fi
+	[ "$tap_failed" = "$bad" ]
+}

@@ -1,0 +1,13 @@
+#!/bin/bash
+# POSIX, one mount: selftests/progs/posix_locks.c tells what is checked.
+# timeout: 180
+# shellcheck source=selftests/lib/tap.sh
+. "$T_TOP/selftests/lib/tap.sh"
+# shellcheck source=selftests/lib/cluster.sh
+. "$T_TOP/selftests/lib/cluster.sh"
+
+cluster_start
+cluster_mount a
+tap_from "$T_PROGS/posix_locks" "$T_DIR/a"
+cluster_end
+done_testing
