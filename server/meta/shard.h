@@ -19,8 +19,9 @@ struct cfs_log_ops {
 	uint32_t version;
 	uint32_t flags;
 	/*
-	 * Propose an entry (copied). Completion comes through cfs_shard_applied() on the leader, when it has
-	 * been applied, or cfs_shard_lost_leadership(). 0, -EBUSY queue full, -ENOTCONN not the leader.
+	 * Propose an entry (copied). It comes back through cfs_shard_apply() once it is committed, or there is a
+	 * cfs_shard_lost_leadership(); neither is called from inside. 0, -EBUSY queue full (asked again later),
+	 * -ENOTCONN not the leader.
 	 */
 	int (*propose)(void *log, const void *entry, size_t len);
 };
@@ -44,7 +45,10 @@ struct cfs_shard_params {
 int cfs_shard_create(const struct cfs_shard_params *p, struct cfs_shard **ret_shard);
 void cfs_shard_destroy(struct cfs_shard *s);
 
-/* raft says so. Epoch: the term; becomes leader_epoch */
+/*
+ * raft says so. Epoch: the term; becomes leader_epoch. It proposes an entry of its own and serves nobody before
+ * that one is applied, so entries of earlier terms may still be on their way to cfs_shard_apply().
+ */
 void cfs_shard_become_leader(struct cfs_shard *s, uint64_t epoch);
 void cfs_shard_lost_leadership(struct cfs_shard *s);
 bool cfs_shard_is_leader(struct cfs_shard *s);
@@ -65,7 +69,11 @@ void cfs_shard_conn_close(struct cfs_shard *s, struct cfs_conn *conn);
 /* any message of opcodes SESSION_OPEN .. RELEASE, and replies to callbacks */
 void cfs_shard_msg(struct cfs_shard *s, struct cfs_conn *conn, struct cfs_msg *msg);
 
+/* the targets have deleted these: cfs_dead.key */
 void cfs_shard_dead_done(struct cfs_shard *s, const uint64_t *keys, unsigned n);
+
+/* log a new cluster map (cfs_map_rep with its lists). 0, -ENOTCONN not the leader, -EINVAL, -ENOMEM */
+int cfs_shard_propose_map(struct cfs_shard *s, const void *map, size_t len);
 
 struct cfs_shard_stat {
 	uint64_t sessions, conns, dir_leases, file_leases, requests, batches, batched_requests;
@@ -73,5 +81,11 @@ struct cfs_shard_stat {
 	bool leader, grace;
 };
 void cfs_shard_stat(struct cfs_shard *s, struct cfs_shard_stat *ret);
+
+/**
+ * cfs_shard_json() - the same for scripts and people, and each session (as many as fit): one JSON object, NUL-terminated.
+ * Return: its length, or -ENOSPC.
+ */
+int cfs_shard_json(struct cfs_shard *s, char *buf, size_t len);
 
 #endif
