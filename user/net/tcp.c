@@ -564,7 +564,8 @@ static const struct cfs_net_ops tcp_ops = {
 	.close = tcp_net_close,
 };
 
-int cfs_net_tcp_create(struct cfs_loop *loop, struct cfs_net **ret_net)
+int tcp_net_create(struct cfs_loop *loop, uint64_t payload_bytes, bool provided_buffers,
+		   struct cfs_net **ret_net)
 {
 	struct tcp_net *t = calloc(1, sizeof(*t));
 	int rc;
@@ -583,8 +584,8 @@ int cfs_net_tcp_create(struct cfs_loop *loop, struct cfs_net **ret_net)
 	t->hook.fn = tcp_hook;
 	t->hook.last = true;
 	probe(t);
-	rc = cfs_pool_create(CFS_NET_PAYLOAD_BYTES, &t->pool);
-	if (!rc)
+	rc = cfs_pool_create(payload_bytes, &t->pool);
+	if (!rc && provided_buffers)
 		rc = tcp_rx_net_init(t);
 	if (rc) {
 		net_free(t);
@@ -594,4 +595,9 @@ int cfs_net_tcp_create(struct cfs_loop *loop, struct cfs_net **ret_net)
 	cfs_loop_hook_add(loop, &t->hook);
 	*ret_net = &t->net;
 	return 0;
+}
+
+int cfs_net_tcp_create(struct cfs_loop *loop, struct cfs_net **ret_net)
+{
+	return tcp_net_create(loop, CFS_NET_PAYLOAD_BYTES, true, ret_net);
 }

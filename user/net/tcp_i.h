@@ -154,6 +154,9 @@ static inline struct tcp_conn *tcp_conn_of(struct cfs_conn *conn)
 }
 
 /* tcp.c */
+/* cfs_net_tcp_create() with a choice: a small pool, a kernel without provided buffers (tests) */
+int tcp_net_create(struct cfs_loop *loop, uint64_t payload_bytes, bool provided_buffers,
+		   struct cfs_net **ret_net);
 void tcp_conn_fail(struct tcp_conn *c, int err);		/* broken: on_close(err) follows */
 void tcp_conn_settle(struct tcp_conn *c);			/* one step on its way out, if it is on it */
 void tcp_wake_later(struct tcp_net *t);

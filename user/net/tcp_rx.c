@@ -316,7 +316,10 @@ static void rx_failed(struct tcp_conn *c, enum rx_kind was, int32_t res)
 	}
 	if (res == 0 && cfs_frame_partial(&c->frame) && !c->closing)
 		cfs_info("net: %s closed the connection in the middle of a message", c->conn.peer);
-	tcp_conn_fail(c, res ? res : cfs_frame_partial(&c->frame) ? -ECONNRESET : 0);
+	/* an orderly end has nothing left half done, in either direction */
+	if (res == 0 && (cfs_frame_partial(&c->frame) || !tcp_tx_idle(c)))
+		res = -ECONNRESET;
+	tcp_conn_fail(c, res);
 }
 
 static void rx_done(struct cfs_ring_op *op, int32_t res, uint32_t flags)
