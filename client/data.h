@@ -34,7 +34,8 @@ struct cfs_data_params {
 	uint64_t cache_bytes;		/* limit of the cache files; least recently used clean ranges go first */
 	uint64_t dirty_bytes;		/* limit of dirty data: writers wait beyond it */
 	uint32_t flush_ms;		/* dirty data is flushed after this: 5000 */
-	/* NOTIFY_INVAL_INODE of pages [off, off+len) (len 0: all); called from threads that serve no request */
+	/* NOTIFY_INVAL_INODE of pages [off, off+len) (len 0: to the end; off -1: of the attributes alone); called from
+	 * threads that serve no request */
 	void (*inval_pages)(void *arg, uint64_t ino, int64_t off, int64_t len);
 	void *arg;
 };

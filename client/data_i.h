@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * data_i.h - private to client/data*.c.
+ *
+ * Locks, outermost first: cfs_data.lock (one inode; two are never held at once); list_lock (dirty list, throttle)
+ * or inval_lock; a hash shard's lock (references). commit_lock and buf_lock are leaves. Requests, notifications
+ * and lock-free reads of cache files happen without any of them; what has changed meanwhile is told by counters:
+ * break_seq (a break came), content_seq (what the server has changed), lost_seq (dirty data was given up).
+ */
+#ifndef CFS_CLIENT_DATA_I_H
+#define CFS_CLIENT_DATA_I_H
+
+#include "base/list.h"
+#include "client/cachefile.h"
+#include "client/data.h"
+#include "client/extcache.h"
+#include "client/rangeset.h"
+#include "client/rpc.h"
+
+#include <pthread.h>
+
+#define CFS_DATA_SHARDS		64u
+#define CFS_DATA_INODES_MAX	262144u		/* idle ones beyond are given back at once */
+#define CFS_DATA_DIRTY_RANGES	4096u		/* of one inode: its writer flushes */
+#define CFS_DATA_VALID_RANGES	16384u		/* of one inode: clean ones are dropped */
+#define CFS_DATA_EXTENTS_ASK	256u		/* in one OPEN or EXTENTS */
+#define CFS_DATA_REPLICAS_MAX	8u
+#define CFS_DATA_FLUSHERS	2u
+#define CFS_DATA_INVAL_MIN	2u		/* threads that notify the kernel */
+#define CFS_DATA_INVAL_MAX	64u
+#define CFS_DATA_BUFS		10u		/* write-back buffers of CFS_OBJECT_MAX */
+#define CFS_DATA_OPEN_REP_MAX	(sizeof(struct cfs_open_rep) + CFS_INLINE_MAX + \
+				 CFS_DATA_EXTENTS_ASK * sizeof(struct cfs_extent))
+
+struct cfs_data_shard {
+	pthread_mutex_t lock;
+	struct cfs_data **buckets;
+	uint32_t n_buckets, n;		/* power of two */
+};
+
+struct cfs_data_ctx {
+	struct cfs_client *c;
+	struct cfs_data_params p;
+	struct cfs_cachestore store;
+	struct cfs_data_shard shards[CFS_DATA_SHARDS];
+	uint64_t n_inodes;		/* atomic */
+	uint64_t cached_bytes;		/* atomic: valid bytes of all inodes */
+	uint64_t dirty_bytes;		/* atomic: dirty, and being written back */
+	int last_error;			/* atomic: of the last write-back, 0 when it worked */
+
+	pthread_mutex_t list_lock;
+	struct cfs_list dirty_list;	/* by the time they became dirty */
+	unsigned n_dirty;
+	bool stop, kick;
+	pthread_cond_t flush_cond;	/* the flushers wait */
+	pthread_cond_t throttle_cond;	/* writers wait for dirty_bytes to fall */
+	pthread_t flushers[CFS_DATA_FLUSHERS];
+	unsigned n_flushers;
+
+	pthread_mutex_t inval_lock;
+	pthread_cond_t inval_cond;
+	struct cfs_list inval_list;
+	pthread_t inval_threads[CFS_DATA_INVAL_MAX];
+	unsigned n_inval, n_inval_idle, n_inval_queued;
+	bool inval_stop;
+
+	pthread_mutex_t commit_lock;
+	pthread_cond_t commit_cond;
+	struct cfs_list commit_list;
+	unsigned n_commits;		/* requests on their way */
+
+	pthread_mutex_t buf_lock;
+	pthread_cond_t buf_cond;
+	void *bufs[CFS_DATA_BUFS];	/* free ones */
+	unsigned n_bufs, n_bufs_made;
+
+	uint32_t evict_shard;		/* atomic: clock hand */
+	pthread_mutex_t evict_lock;	/* one evictor at a time */
+	struct cfs_data_stat stat;	/* counters, atomic */
+};
+
+struct cfs_data {
+	struct cfs_data_ctx *g;
+	uint64_t ino;
+	/* under the shard's lock */
+	struct cfs_data *hash_next;
+	unsigned refs;
+	/* under list_lock */
+	struct cfs_list dirty_link;
+	uint64_t due_ms;
+	bool on_dirty_list, backing_off;
+	/* under inval_lock */
+	struct cfs_list inval_link;
+	bool inval_queued, inval_running;
+	struct cfs_rangeset inval_set;
+	uint32_t inval_req, inval_done;
+
+	pthread_mutex_t lock;
+	pthread_cond_t cond;		/* anything below changed */
+	uint8_t lease;			/* enum cfs_lease_mode */
+	bool opening;			/* an OPEN is on its way */
+	bool recalling;			/* a break, or our own LEASE_RETURN, is under way */
+	bool truncating;		/* a SETATTR of the size is on its way */
+	bool flushing;			/* a write-back has a snapshot */
+	bool suspect;			/* kernel pages outlive the lease until the blocked writes are through */
+	bool gone;			/* no such inode any more: nothing to flush to */
+	bool drop_later;		/* lost while a flush or read uses the cache file: it goes when they end */
+	bool kept;			/* closed without a lease: the server is still to be told */
+	bool used;			/* atomic: touched since the clock hand came by */
+	uint32_t break_seq, content_seq, lost_seq;
+	unsigned n_open;
+	unsigned n_io;			/* cache reads without the lock */
+	unsigned n_replying;
+	unsigned writers_blocked;	/* writes that wait without EXCL, holding page locks in this range: */
+	uint64_t blocked_off, blocked_end;
+	uint32_t recall_round;
+	uint64_t used_ms;
+	/* content; means something while lease != NONE */
+	uint64_t size, srv_size;	/* ours; what the server has for sure (beyond it: zeros), <= size */
+	uint64_t alloc;			/* bytes the server holds, as far as known */
+	struct cfs_time mtime, ctime;
+	bool times_known;		/* mtime, ctime are newer than what others have */
+	bool meta_dirty;		/* size or times are to be committed */
+	bool kill_priv;			/* a write here has ended suid, sgid and capabilities */
+	bool kill_pending;		/* which is to be committed */
+	bool inline_srv;		/* the server has the content inside the inode */
+	struct cfs_rangeset valid, dirty, served;
+	struct cfs_extcache ext;
+	struct cfs_cachefile cf;
+	/* errors of write-back */
+	int err, err_now;		/* lost data, to be reported err_reports times; what fails at the moment */
+	unsigned err_reports;
+	uint32_t retry_ms;
+};
+
+#define stat_add(g, field, v) __atomic_add_fetch(&(g)->stat.field, (v), __ATOMIC_RELAXED)
+
+/* data.c */
+struct cfs_data_ctx *cfs_data_ctx_of(struct cfs_client *c);
+void cfs_data_ref(struct cfs_data *d);
+/* up to max inodes of a shard from a position on, each with a reference; *pos starts at 0; 0: the end */
+unsigned cfs_data_walk(struct cfs_data_ctx *g, unsigned shard, uint32_t *pos, struct cfs_data **ret, unsigned max);
+uint64_t cfs_data_now_ms(void);
+struct cfs_time cfs_data_time(void);
+int cfs_data_errno(int rc);		/* what a cfs_call returned, as a negative errno */
+void cfs_data_cond_init(pthread_cond_t *cond);
+/* false: timed out */
+bool cfs_data_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, uint32_t ms);
+void cfs_data_use(struct cfs_data *d);
+/* d->lock held: ranges with the counters that go with them */
+void cfs_data_valid_add(struct cfs_data *d, uint64_t off, uint64_t end);
+void cfs_data_valid_del(struct cfs_data *d, uint64_t off, uint64_t end);
+void cfs_data_dirty_add(struct cfs_data *d, uint64_t off, uint64_t end);
+void cfs_data_dirty_del(struct cfs_data *d, uint64_t off, uint64_t end);
+static inline bool cfs_data_is_dirty(const struct cfs_data *d)
+{
+	return d->dirty.n || d->meta_dirty;
+}
+
+/* data_lease.c; d->lock held */
+void cfs_data_set_lease(struct cfs_data *d, unsigned mode);
+/*
+ * Have at least `mode`. [off, end): the bytes it is for. 0; CFS_DATA_UNLEASED: `rep` is a correct answer from
+ * some instant during the call, but nothing may be kept (only for SHARED with rep given); or -errno.
+ */
+#define CFS_DATA_UNLEASED 1
+struct cfs_data_open_buf {
+	struct cfs_open_rep rep;
+	const unsigned char *inl;
+	const struct cfs_extent *ext;
+	uint32_t inline_len, n_ext;
+	unsigned char raw[CFS_DATA_OPEN_REP_MAX];
+};
+int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end, bool data_io,
+		  struct cfs_data_open_buf *rep);
+/* what the server has at pos (extents or inline data) is asked for and installed; 0: look again; or -errno */
+int cfs_data_learn(struct cfs_data *d, uint64_t pos);
+/* forget all content; no flush or lock-free read is under way */
+void cfs_data_drop_content(struct cfs_data *d);
+/* lease, content and unsaved data go at once; err: what the next fsync is to report if something was unsaved, 0: nothing */
+void cfs_data_lose(struct cfs_data *d, int err);
+/* bytes from the server into those parts of [off, end) that are not cached */
+int cfs_data_fill(struct cfs_data *d, uint64_t off, uint64_t end, const void *buf);
+/* after n_io or flushing went down */
+void cfs_data_io_end(struct cfs_data *d);
+/* clean ranges go */
+void cfs_data_drop_clean(struct cfs_data *d);
+
+/* data_inval.c: kernel pages are dropped by threads of their own */
+int cfs_data_inval_start(struct cfs_data_ctx *g);
+void cfs_data_inval_stop(struct cfs_data_ctx *g);
+/* on this thread, which must not hold d->lock, nor be one that a READ or WRITE waits for */
+void cfs_data_inval_now(struct cfs_data *d, uint64_t off, uint64_t end);
+uint32_t cfs_data_inval_post(struct cfs_data *d, uint64_t off, uint64_t end);	/* ticket for _passed() */
+bool cfs_data_inval_passed(struct cfs_data *d, uint32_t ticket);
+
+/* data_fetch.c: objects -> memory */
+struct cfs_data_fetch {
+	struct cfs_ext ext;
+	uint32_t obj_off, len;		/* wanted */
+	void *dst;
+	/* out: when dst could not take whole checksum blocks, they are here; free() it */
+	unsigned char *bounce;
+	uint32_t blk_off, blk_len;
+	int rc;
+};
+#define CFS_DATA_FETCH_MAX 16u
+/* all at once; f[i].rc: 0, -ESTALE no copy has it (the extent may be old), -EIO */
+void cfs_data_fetch(struct cfs_data_ctx *g, uint64_t ino, struct cfs_data_fetch *f, unsigned n);
+
+/* data_write.c */
+void cfs_data_mark_dirty(struct cfs_data *d);		/* onto the dirty list; d->lock held */
+void cfs_data_kick(struct cfs_data_ctx *g);
+
+/* data_flush.c */
+/*
+ * All that was written before the call is durable and committed: 0, or -errno. for_break: does not wait for a truncation,
+ * which waits for the break. Takes d->lock
+ */
+int cfs_data_flush_inode(struct cfs_data *d, bool for_break);
+#define CFS_DATA_FLUSH_MANY	256u
+/* several inodes with as few requests as possible; those that are busy are left out */
+void cfs_data_flush_many(struct cfs_data_ctx *g, struct cfs_data **v, unsigned n);
+
+/* data_commit.c: COMMIT requests, those of several threads together */
+struct cfs_data_commit {
+	uint64_t ino, size;
+	struct cfs_time mtime;
+	uint32_t flags;
+	const void *inl;
+	uint32_t inline_len;
+	const struct cfs_extent *ext;
+	uint32_t n_ext;			/* <= CFS_DATA_COMMIT_EXTENTS */
+	/* out */
+	int rc;				/* 0 or -errno */
+	struct cfs_attr attr;
+	/* private */
+	struct cfs_list link;
+	bool done;
+};
+#define CFS_DATA_COMMIT_EXTENTS	4096u
+void cfs_data_commit(struct cfs_data_ctx *g, struct cfs_data_commit **v, unsigned n);
+
+/* data_job.c: one inode's part in a write-back */
+struct cfs_data_job {
+	struct cfs_data *d;
+	uint32_t lost_seq;
+	struct cfs_rangeset flight;	/* taken from d->dirty, not yet committed */
+	uint64_t size;			/* at the time of the snapshot, as the times and */
+	struct cfs_time mtime;
+	bool kill;
+	bool inl;			/* the whole content travels in the COMMIT: */
+	unsigned char *inl_buf;
+	uint64_t pos;			/* flight is in objects up to here */
+	uint64_t bytes;			/* in objects, not committed */
+	struct cfs_extent *ext;		/* what is in objects and not committed */
+	uint32_t n_ext, cap_ext;
+	bool finished;			/* all is committed, or it failed */
+	int rc;
+	struct cfs_data_commit ci;
+};
+/* d->lock held, not flushing. False: nothing to do, or *ret_rc */
+bool cfs_data_job_take(struct cfs_data *d, struct cfs_data_job *j, int *ret_rc);
+/* the bytes of [off, off+len), which are in flight */
+int cfs_data_job_read(struct cfs_data_job *j, void *buf, uint32_t len, uint64_t off);
+/* fill j->ci with what is ready; last: nothing is left after it */
+void cfs_data_job_commit(struct cfs_data_job *j, bool last);
+/* j->ci was answered: what was in it is clean now, or j->rc is set */
+void cfs_data_job_committed(struct cfs_data_job *j);
+/* give the inode back; what is still in flight is dirty again */
+void cfs_data_job_end(struct cfs_data_job *j);
+
+/* data_objects.c: bytes -> objects */
+struct cfs_data_objects;
+struct cfs_data_objects *cfs_data_objects_new(struct cfs_data_ctx *g);
+void cfs_data_objects_free(struct cfs_data_objects *o);
+/* as much of the job as fits into this round, and is good for one COMMIT; false: the round is full */
+bool cfs_data_objects_add(struct cfs_data_objects *o, struct cfs_data_job *j);
+/* write them to all their targets; jobs get extents or rc. Then the next round */
+void cfs_data_objects_write(struct cfs_data_objects *o);
+
+/* data_flusher.c */
+int cfs_data_flusher_start(struct cfs_data_ctx *g);
+void cfs_data_flusher_stop(struct cfs_data_ctx *g);
+/* give back clean bytes until no more than the limits are held; also inodes beyond CFS_DATA_INODES_MAX */
+void cfs_data_evict(struct cfs_data_ctx *g, uint64_t cached_goal, uint64_t mem_goal);
+
+#endif

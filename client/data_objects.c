@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * data_objects.c - turns dirty ranges into objects and writes them to all targets of their placement groups.
+ *
+ * A round is what goes out at once: some MiB of objects of one or several inodes. An object belongs to one inode. Long
+ * ranges are cut where the file's offset is a multiple of CFS_OBJECT_MAX, so that rewriting replaces whole
+ * objects; short scattered ranges of a file are packed together, an extent each. An object that cannot be written to
+ * all its targets is written again under another name to another placement group; the rest of it is garbage for scrub.
+ * A round belongs to one thread; the buffers come from a bounded pool.
+ */
+#include "client/data_i.h"
+
+#include "base/crc32c.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define OBJECTS_MAX	16u		/* in a round */
+#define BUFS_MAX	4u
+#define CALLS_MAX	16u		/* at once */
+#define PIECES_MAX	CFS_DATA_COMMIT_EXTENTS
+#define ATTEMPTS_MAX	8u		/* placement groups tried for an object */
+#define SMALL_PIECE	(1u << 20)	/* packed together */
+#define COMMIT_BYTES	(64ull << 20)	/* at most between two COMMITs of a file */
+#define ALIGN		4096u
+
+struct piece {
+	uint64_t off;		/* in the file */
+	uint32_t len;
+	uint32_t obj_off;
+};
+
+struct object {
+	struct cfs_data_job *job;
+	unsigned char *data;
+	uint32_t len;
+	uint32_t first, n;	/* pieces */
+	int rc;			/* -EAGAIN: not yet written */
+	struct cfs_obj_write_req req[CFS_DATA_REPLICAS_MAX];
+	struct iovec body[CFS_DATA_REPLICAS_MAX][2];
+	uint32_t targets[CFS_DATA_REPLICAS_MAX];
+	unsigned n_targets;
+	struct cfs_oid oid;
+	cfs_le32 crcs[CFS_OBJECT_CRCS];
+};
+
+struct cfs_data_objects {
+	struct cfs_data_ctx *g;
+	unsigned char *bufs[BUFS_MAX];
+	unsigned n_bufs;
+	uint32_t used;		/* bytes of the last buffer */
+	struct object objects[OBJECTS_MAX];
+	unsigned n_objects;
+	struct piece pieces[PIECES_MAX];
+	uint32_t n_pieces;
+};
+
+/* ---- buffers --------------------------------------------------------------------------- */
+static unsigned char *buf_get(struct cfs_data_ctx *g, bool wait)
+{
+	unsigned char *buf = NULL;
+
+	pthread_mutex_lock(&g->buf_lock);
+	while (!g->n_bufs && g->n_bufs_made == CFS_DATA_BUFS && wait)
+		pthread_cond_wait(&g->buf_cond, &g->buf_lock);
+	if (g->n_bufs) {
+		buf = g->bufs[--g->n_bufs];
+	} else if (g->n_bufs_made < CFS_DATA_BUFS) {
+		buf = aligned_alloc(ALIGN, CFS_OBJECT_MAX);
+		if (buf)
+			g->n_bufs_made++;
+	}
+	pthread_mutex_unlock(&g->buf_lock);
+	return buf;
+}
+
+static void buf_put(struct cfs_data_ctx *g, unsigned char *buf)
+{
+	pthread_mutex_lock(&g->buf_lock);
+	g->bufs[g->n_bufs++] = buf;
+	pthread_cond_signal(&g->buf_cond);
+	pthread_mutex_unlock(&g->buf_lock);
+}
+
+struct cfs_data_objects *cfs_data_objects_new(struct cfs_data_ctx *g)
+{
+	struct cfs_data_objects *o = malloc(sizeof(*o));
+
+	if (o) {
+		o->g = g;
+		o->n_bufs = o->n_objects = o->n_pieces = 0;
+		o->used = 0;
+	}
+	return o;
+}
+
+static void round_reset(struct cfs_data_objects *o)
+{
+	while (o->n_bufs)
+		buf_put(o->g, o->bufs[--o->n_bufs]);
+	o->n_objects = o->n_pieces = 0;
+	o->used = 0;
+}
+
+void cfs_data_objects_free(struct cfs_data_objects *o)
+{
+	if (!o)
+		return;
+	round_reset(o);
+	free(o);
+}
+
+/* ---- filling a round --------------------------------------------------------------------- */
+/* room for len bytes at the next aligned place; NULL: the round is full */
+static unsigned char *room(struct cfs_data_objects *o, uint32_t len)
+{
+	uint32_t at = (uint32_t)cfs_align_up(o->used, ALIGN);
+
+	if (!o->n_bufs || at + len > CFS_OBJECT_MAX) {
+		if (o->n_bufs == BUFS_MAX)
+			return NULL;
+		/* the first is waited for; who holds one never waits */
+		o->bufs[o->n_bufs] = buf_get(o->g, !o->n_bufs);
+		if (!o->bufs[o->n_bufs])
+			return NULL;
+		o->n_bufs++;
+		at = 0;
+	}
+	o->used = at;
+	return o->bufs[o->n_bufs - 1] + at;
+}
+
+/* where the next piece of this job goes: its last object if the piece is small and fits, or a new one */
+static struct object *object_for(struct cfs_data_objects *o, struct cfs_data_job *j, uint32_t len)
+{
+	struct object *last = o->n_objects ? &o->objects[o->n_objects - 1] : NULL;
+	unsigned char *data;
+
+	if (o->n_pieces == PIECES_MAX)
+		return NULL;
+	if (last && last->job == j && len < SMALL_PIECE && last->len + len <= CFS_OBJECT_MAX &&
+	    o->used + len <= CFS_OBJECT_MAX)
+		return last;
+	if (o->n_objects == OBJECTS_MAX)
+		return NULL;
+	data = room(o, len);
+	if (!data)
+		return NULL;
+	last = &o->objects[o->n_objects++];
+	last->job = j;
+	last->data = data;
+	last->len = 0;
+	last->first = o->n_pieces;
+	last->n = 0;
+	last->rc = -EAGAIN;
+	return last;
+}
+
+bool cfs_data_objects_add(struct cfs_data_objects *o, struct cfs_data_job *j)
+{
+	struct cfs_range r;
+
+	while (!j->rc && cfs_rangeset_next(&j->flight, j->pos, &r)) {
+		uint64_t off = cfs_max(r.off, j->pos);
+		uint32_t len = (uint32_t)cfs_min(r.end - off, CFS_OBJECT_MAX - off % CFS_OBJECT_MAX);
+		struct object *obj;
+
+		if (j->bytes >= COMMIT_BYTES || j->n_ext == CFS_DATA_COMMIT_EXTENTS)
+			return true;	/* COMMIT first */
+		obj = object_for(o, j, len);
+		if (!obj) {
+			if (!o->n_objects)	/* not even the first buffer */
+				j->rc = -ENOMEM;
+			return false;
+		}
+		j->rc = cfs_data_job_read(j, obj->data + obj->len, len, off);
+		if (j->rc) {
+			o->n_objects -= !obj->n;
+			break;
+		}
+		o->pieces[o->n_pieces++] = (struct piece){ .off = off, .len = len, .obj_off = obj->len };
+		obj->n++;
+		obj->len += len;
+		o->used += len;
+		j->n_ext++;	/* their place in j->ext is filled when the object is written */
+		j->bytes += len;
+		j->pos = off + len;
+	}
+	return true;
+}
+
+/* ---- writing it ----------------------------------------------------------------------------- */
+static void checksum(struct object *obj)
+{
+	for (uint32_t off = 0; off < obj->len; off += CFS_CRC_BLOCK)
+		obj->crcs[off / CFS_CRC_BLOCK] = cfs_cpu_to_le32(
+			cfs_crc32c(0, obj->data + off, cfs_min(CFS_CRC_BLOCK, obj->len - off)));
+}
+
+/* a name and the calls that write it everywhere; how many calls */
+static unsigned prepare(struct cfs_data_ctx *g, struct object *obj, unsigned attempt, struct cfs_call *calls,
+			uint32_t *targets)
+{
+	uint32_t n_crcs = (obj->len + CFS_CRC_BLOCK - 1) / CFS_CRC_BLOCK;
+
+	obj->oid = cfs_client_new_oid(g->c, attempt);
+	obj->n_targets = cfs_client_pg_targets(g->c, &obj->oid, obj->targets, CFS_DATA_REPLICAS_MAX);
+	for (unsigned i = 0; i < obj->n_targets; i++) {
+		obj->req[i] = (struct cfs_obj_write_req){
+			.oid = obj->oid, .target = cfs_cpu_to_le32(obj->targets[i]), .len = cfs_cpu_to_le32(obj->len),
+		};
+		obj->body[i][0] = (struct iovec){ &obj->req[i], sizeof(obj->req[i]) };
+		obj->body[i][1] = (struct iovec){ obj->crcs, n_crcs * sizeof(cfs_le32) };
+		calls[i] = (struct cfs_call){
+			.opcode = CFS_OP_OBJ_WRITE, .body = obj->body[i], .n_body = 2, .payload = obj->data,
+			.payload_len = obj->len,
+		};
+		targets[i] = obj->targets[i];
+	}
+	return obj->n_targets;
+}
+
+/* what became of an object's copies. `last`: it will not be tried again */
+static void judge(struct cfs_data_ctx *g, struct object *obj, const int *rc, bool last)
+{
+	int bad = obj->n_targets ? 0 : EIO;
+	uint32_t target = 0;
+
+	for (unsigned i = 0; i < obj->n_targets; i++)
+		if (rc[i]) {
+			bad = rc[i];
+			target = obj->targets[i];
+		}
+	if (!bad) {
+		obj->rc = 0;
+		stat_add(g, bytes_written_net, (uint64_t)obj->len * obj->n_targets);
+		return;
+	}
+	obj->rc = bad == CFS_E_BADSESSION ? -EIO : last ? cfs_data_errno(bad) : -EAGAIN;
+	if (!obj->n_targets)
+		cfs_warn("inode %" PRIx64 ": no targets to write to are known", obj->job->d->ino);
+	else
+		cfs_warn("inode %" PRIx64 ": object %" PRIx64 ".%" PRIx64 " cannot be written to target %u: error %d%s",
+			 obj->job->d->ino, cfs_le64_to_cpu(obj->oid.owner), cfs_le64_to_cpu(obj->oid.seq), target, bad,
+			 last ? "" : "; trying another placement group");
+}
+
+/* every object that is not written yet, once; true: some are still not */
+static bool write_once(struct cfs_data_objects *o, unsigned attempt)
+{
+	bool left = false;
+	unsigned i = 0;
+
+	while (i < o->n_objects) {
+		struct cfs_call calls[CALLS_MAX];
+		uint32_t targets[CALLS_MAX];
+		unsigned first = i, n = 0, at = 0;
+		int rc[CALLS_MAX];
+
+		for (; i < o->n_objects && n + CFS_DATA_REPLICAS_MAX <= CALLS_MAX; i++)
+			if (o->objects[i].rc == -EAGAIN)
+				n += prepare(o->g, &o->objects[i], attempt, calls + n, targets + n);
+		if (n == 1)
+			rc[0] = cfs_call_target(o->g->c, targets[0], &calls[0]);
+		else if (n)
+			cfs_call_targets(o->g->c, targets, calls, rc, n);
+		for (unsigned k = first; k < i; k++) {
+			struct object *obj = &o->objects[k];
+
+			if (obj->rc != -EAGAIN)
+				continue;
+			judge(o->g, obj, rc + at, attempt + 1 == ATTEMPTS_MAX);
+			at += obj->n_targets;
+			left |= obj->rc == -EAGAIN;
+		}
+	}
+	return left;
+}
+
+/* one extent per piece; j->n_ext counts them already */
+static int add_extents(const struct cfs_data_objects *o, const struct object *obj, uint32_t at)
+{
+	struct cfs_data_job *j = obj->job;
+
+	if (j->n_ext > j->cap_ext) {
+		struct cfs_extent *ext = realloc(j->ext, j->n_ext * sizeof(*ext));
+
+		if (!ext)
+			return -ENOMEM;
+		j->ext = ext;
+		j->cap_ext = j->n_ext;
+	}
+	for (uint32_t i = 0; i < obj->n; i++) {
+		const struct piece *p = &o->pieces[obj->first + i];
+
+		j->ext[at + i] = (struct cfs_extent){
+			.file_off = cfs_cpu_to_le64(p->off), .len = cfs_cpu_to_le32(p->len),
+			.obj_off = cfs_cpu_to_le32(p->obj_off), .oid = obj->oid, .obj_len = cfs_cpu_to_le32(obj->len),
+		};
+	}
+	return 0;
+}
+
+void cfs_data_objects_write(struct cfs_data_objects *o)
+{
+	for (unsigned i = 0; i < o->n_objects; i++)
+		checksum(&o->objects[i]);
+	for (unsigned attempt = 0; write_once(o, attempt); attempt++) {
+		struct timespec pause = { 0, (long)cfs_min(10u << attempt, 500u) * 1000000 };
+
+		nanosleep(&pause, NULL);
+	}
+	/* an inode's pieces of this round are the last ones of its extents, in order */
+	for (unsigned i = 0; i < o->n_objects;) {
+		struct cfs_data_job *j = o->objects[i].job;
+		uint32_t n = 0, at;
+		unsigned k;
+
+		for (k = i; k < o->n_objects && o->objects[k].job == j; k++)
+			n += o->objects[k].n;
+		at = j->n_ext - n;
+		for (; i < k; i++) {
+			if (!j->rc)
+				j->rc = o->objects[i].rc;
+			if (!j->rc)
+				j->rc = add_extents(o, &o->objects[i], at);
+			at += o->objects[i].n;
+		}
+	}
+	round_reset(o);
+}
