@@ -100,8 +100,8 @@ static bool keeps_victim(struct cfs_shard *s, const struct shard_op *op)
 		hint = cfs_le64_to_cpu(re.hint_ino);
 		open = re.hint_open;
 	}
-	if (hint == op->victim)
-		return open;
+	if (hint == op->victim || op->victim_dir)
+		return hint == op->victim && open;
 	/* it speaks of another inode, or does not know: a lease may stand for an open file */
 	return cfs_lease_get(&s->leases, &op->sess->leases, op->victim) != NULL;
 }
@@ -161,7 +161,7 @@ void op_start(struct cfs_shard *s, struct shard_op *op)
 	op->state = OP_BREAK;
 	op->victim = s->fp.victim;
 	op->victim_dir = s->fp.victim_dir;
-	if (!rc && op->victim && !op->victim_dir && keeps_victim(s, op))
+	if (!rc && op->victim && keeps_victim(s, op))
 		rc = op_add_holder(op, op->sess->id);
 	if (!rc && s->fp.n_breaks)
 		rc = break_footprint(s, op, &s->fp); /* step 3 */
