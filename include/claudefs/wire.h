@@ -464,7 +464,10 @@ _Static_assert(sizeof(struct cfs_setxattr_req) == 24, "cfs_setxattr_req");
 /*
  * COMMIT: data that is already durable as objects, or small enough to travel inside, becomes
  * part of files, together with size and times, all files of one request in one log entry but
- * each with its own result.
+ * each with its own result. A session commits objects that it has written itself (else EPERM),
+ * each object in one COMMIT only, there as often as it likes. Extents for a file that has inline
+ * data must cover all of it (else EINVAL: first make an object of it). The size grows to
+ * the end of the extents by itself; with CFS_CI_APPEND it is that end, and `size` is ignored.
  */
 struct cfs_commit_req {		/* followed by n items */
 	cfs_le32 n;		/* <= CFS_COMMIT_MAX */

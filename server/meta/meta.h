@@ -176,7 +176,10 @@ struct cfs_meta_stat {
 };
 int cfs_meta_stat(struct cfs_meta *m, struct cfs_meta_stat *ret);
 
-/* for fsck: every extent, in file order. Non-zero from cb stops */
+/*
+ * for fsck and scrub: every extent, in file order; those of files that are gone but not purged come last, as of ino 0.
+ * Non-zero from cb stops. The callback may read
+ */
 int cfs_meta_walk_extents(struct cfs_meta *m, int (*cb)(void *arg, uint64_t ino, const struct cfs_extent *e), void *arg);
 /* internal consistency: link counts, parents, entry/inode agreement, sizes, refcounts. cb per finding; returns how many */
 int cfs_meta_check(struct cfs_meta *m, bool repair, void (*cb)(void *arg, const char *finding), void *arg);
