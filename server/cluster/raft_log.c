@@ -616,9 +616,14 @@ static int next_barrier(struct cfs_raft_log *l)
 	return rc;
 }
 
+bool cfs_raft_log_lease(struct cfs_raft_log *l)
+{
+	return !cfs_raft_dead(l) && l->announced && cfs_raft_lease_valid(l);
+}
+
 bool cfs_raft_log_read(struct cfs_raft_log *l, struct cfs_raft_read *r)
 {
-	if (!cfs_raft_dead(l) && l->announced && cfs_raft_lease_valid(l))
+	if (cfs_raft_log_lease(l))
 		return true;
 	cfs_list_add_tail(&l->reads_next, &r->link);
 	if (cfs_raft_dead(l) || !l->announced) {

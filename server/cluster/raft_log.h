@@ -115,6 +115,8 @@ struct cfs_raft_read {
 	struct cfs_list link;
 };
 bool cfs_raft_log_read(struct cfs_raft_log *l, struct cfs_raft_read *r);
+/* would cfs_raft_log_read() say true? */
+bool cfs_raft_log_lease(struct cfs_raft_log *l);
 void cfs_raft_log_read_cancel(struct cfs_raft_read *r);
 
 /* a message of another member; 0, or -errno with *ret_why when the connection that brought it should close */
