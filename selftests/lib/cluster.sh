@@ -48,7 +48,7 @@ cluster_start() {
 	cluster_need
 	cleanup cluster_cleanup
 	if ! cluster_real; then
-		cluster_base=$(mktemp -d "$T_FS/cluster.XXXXXX") || exit 1
+		cluster_base=$(mktemp -d "$T_FS/cluster.XXXXXX") && chmod 755 "$cluster_base" || exit 1
 		return
 	fi
 	[ "$T_ISOLATED" != net ] || ip link set lo up
