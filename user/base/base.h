@@ -21,8 +21,10 @@
 	((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 #define cfs_likely(x) __builtin_expect(!!(x), 1)
 #define cfs_unlikely(x) __builtin_expect(!!(x), 0)
-#define cfs_min(a, b) ({ __typeof__(a) _a = (a); __typeof__(b) _b = (b); _a < _b ? _a : _b; })
-#define cfs_max(a, b) ({ __typeof__(a) _a = (a); __typeof__(b) _b = (b); _a > _b ? _a : _b; })
+/* each argument is evaluated once; the names are unique, so that one may stand inside the other */
+#define cfs_min(a, b) CFS_PICK_(a, b, <, CFS_CAT(cfs_a_, __COUNTER__), CFS_CAT(cfs_b_, __COUNTER__))
+#define cfs_max(a, b) CFS_PICK_(a, b, >, CFS_CAT(cfs_a_, __COUNTER__), CFS_CAT(cfs_b_, __COUNTER__))
+#define CFS_PICK_(a, b, op, x, y) ({ __typeof__(a) x = (a); __typeof__(b) y = (b); x op y ? x : y; })
 #define CFS_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #define CFS_NORETURN __attribute__((noreturn))
 
