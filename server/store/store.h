@@ -27,6 +27,7 @@ struct cfs_format_params {
 	uint8_t cluster[16];		/* uuid */
 	uint32_t target_id;
 	uint64_t label_time_ns;		/* creation time, realtime */
+	uint32_t segment_bytes;		/* power of two, 1 MiB to 64 MiB; 0: by the size of the device */
 };
 
 /** cfs_store_format() - write superblocks and the first journal segments. Blocking; offline only. */
@@ -40,7 +41,16 @@ int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, cha
  */
 int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_store,
 		   char *errbuf, size_t errlen);
-/** cfs_store_close() - write an index checkpoint if clean, release. No request may be pending. */
+/**
+ * cfs_store_stop() - end background work; fn(arg) runs once no device request is left. Callers' requests
+ * must have been completed; new ones fail with -ESHUTDOWN.
+ */
+void cfs_store_stop(struct cfs_store *store, void (*fn)(void *arg), void *arg);
+/**
+ * cfs_store_close() - release. @clean: only after cfs_store_stop() has finished; writes summaries, so that
+ * the next start is quick. Otherwise as if killed: the device must not complete anything afterwards.
+ * Journals are closed before.
+ */
 void cfs_store_close(struct cfs_store *store, bool clean);
 
 struct cfs_store_stat {
@@ -100,6 +110,25 @@ void cfs_store_delete(struct cfs_store *store, struct cfs_store_delete *d);
 /* objects in the order of a cursor that survives changes; returns how many, 0 at the end */
 int cfs_store_list(struct cfs_store *store, uint64_t *cursor, struct cfs_oid *oids, uint32_t *lens,
 		   uint32_t max);
+
+/* ---- offline check --------------------------------------------------------------- */
+struct cfs_store_finding {
+	bool error;		/* else: worth knowing (a write that a crash cut off) */
+	uint32_t segment;	/* UINT32_MAX: superblock, vote slots */
+	uint64_t offset;	/* on the device, bytes */
+	char text[200];		/* one line */
+};
+struct cfs_store_checked {
+	uint64_t segments, segments_used, records, objects, bytes;
+	uint64_t errors, bad_objects;
+};
+/**
+ * cfs_store_check() - verify every header, summary, record and object content of a target that is not
+ * open. Reads only. Findings go to report(). Return: 0 also when there were findings (see
+ * ret->errors), -errno when it could not check: as cfs_store_open().
+ */
+int cfs_store_check(struct cfs_dev *dev, void (*report)(void *arg, const struct cfs_store_finding *f), void *arg,
+		    struct cfs_store_checked *ret, char *errbuf, size_t errlen);
 
 /* ---- the journal of one Raft group ---------------------------------------------- */
 /*

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/* journal_i.h - shared by journal.c (appending) and jload.c (reading back). */
+#ifndef CFS_SERVER_STORE_JOURNAL_I_H
+#define CFS_SERVER_STORE_JOURNAL_I_H
+
+#include "server/store/store_i.h"
+
+#define CFS_JFLIGHT	16u		/* records in flight */
+#define CFS_JREC_MAX	(4u << 20)	/* bytes of one record, header included */
+
+struct cfs_jseg {
+	uint32_t seg;
+	uint32_t pad;
+	uint64_t last_index;	/* highest entry that was ever written to it */
+};
+
+struct cfs_jrec {		/* a record in flight */
+	struct cfs_list node;
+	struct cfs_dev_req req;
+	struct iovec iov;
+	struct cfs_journal *j;
+	uint64_t seq;
+	uint32_t ring_bytes;	/* to give back, skipped end included */
+	bool done;
+	struct cfs_jreq *completes;	/* the request whose last record this is */
+	uint32_t seg;
+};
+
+enum cfs_jkind { CFS_JK_APPEND, CFS_JK_SNAPSHOT };
+
+struct cfs_jreq {		/* in the priv of an append or snapshot */
+	struct cfs_list node;	/* in queue; or deferred */
+	struct cfs_defer defer;
+	struct cfs_journal *j;
+	uint64_t trunc;		/* 0, or: entries from here on go first */
+	uint64_t prev_last;	/* j->last_index and j->trunc before this request */
+	uint64_t prev_trunc;
+	uint32_t pos;		/* entries written */
+	int err;
+	uint8_t kind;
+	bool begun;
+} __attribute__((may_alias));
+
+struct cfs_jmark { uint32_t seg, block; };	/* a record, for loading */
+
+struct cfs_journal {
+	struct cfs_list node;
+	struct cfs_store *st;
+	uint32_t group, slot;
+
+	struct cfs_jseg *segs;	/* oldest first */
+	uint32_t n_segs, cap_segs;
+	uint32_t head;		/* next block in the last of them */
+	uint64_t next_seq, durable_seq, last_index, trunc;
+	uint64_t bytes, bytes_at_snap;
+	bool failed, marked, closing;
+
+	struct cfs_list queue;	/* of cfs_jreq */
+	struct cfs_list flight;	/* of cfs_jrec, in order */
+	struct cfs_list rec_free;
+	struct cfs_jrec rec[CFS_JFLIGHT];
+	uint8_t *ring;
+	uint32_t ring_size, ring_head, ring_used, rec_max;
+
+	bool have_snap, snap_busy;
+	uint64_t snap_index, snap_term, keep_from;
+	uint32_t snap_len, snap_next_len, snap_seg, snap_next_seg;
+	uint8_t *manifest, *manifest_next;	/* CFS_MANIFEST_MAX each */
+
+	bool releasing;
+	struct cfs_seg_io hdr;
+
+	/* what was found at start, until loaded or first written to */
+	struct cfs_jmark *marks;
+	uint64_t n_marks, cap_marks;
+	uint64_t *owner;	/* owner[i]: stream seq that last wrote entry base + i */
+	uint64_t base, n_owner, cap_owner;
+};
+
+int cfs_journal_recover(struct cfs_journal *j, char *errbuf, size_t errlen);
+void cfs_journal_forget_found(struct cfs_journal *j);
+int cfs_jseg_add(struct cfs_journal *j, uint32_t seg);
+
+#endif

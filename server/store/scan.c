@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/* scan.c - reading the records of a segment, blocking, at start-up and for checks. State: the caller's. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/store/store_i.h"
+
+#define WINDOW	(1u << 20)	/* bytes read ahead, at least */
+
+int cfs_scan_init(struct cfs_scan *sc, struct cfs_dev *dev)
+{
+	memset(sc, 0, sizeof(*sc));
+	sc->dev = dev;
+	sc->buf = cfs_aligned_raw(CFS_SCAN_BYTES);
+	return sc->buf ? 0 : -ENOMEM;
+}
+
+void cfs_scan_exit(struct cfs_scan *sc)
+{
+	free(sc->buf);
+}
+
+void cfs_scan_segment(struct cfs_scan *sc, uint64_t base, uint32_t seg_blocks)
+{
+	sc->base = base;
+	sc->seg_blocks = seg_blocks;
+	sc->at = sc->n = 0;
+	sc->err = 0;
+}
+
+const void *cfs_scan_get(struct cfs_scan *sc, uint32_t block, uint32_t blocks)
+{
+	uint32_t n = cfs_max(blocks, WINDOW / BLK);
+
+	CFS_ASSERT(block + blocks <= sc->seg_blocks);
+	if (blocks > CFS_SCAN_BYTES / BLK) {
+		sc->err = -EFBIG;
+		return NULL;
+	}
+	if (block < sc->at || block + blocks > sc->at + sc->n) {
+		n = cfs_min(n, sc->seg_blocks - block);
+		sc->at = block;
+		sc->n = 0;
+		sc->err = sc->dev->ops->read_sync(sc->dev, sc->base + (uint64_t)block * BLK, sc->buf, n * BLK);
+		if (sc->err && n > blocks) {	/* perhaps only what we need not have is unreadable */
+			n = blocks;
+			sc->err = sc->dev->ops->read_sync(sc->dev, sc->base + (uint64_t)block * BLK, sc->buf, n * BLK);
+		}
+		if (sc->err)
+			return NULL;
+		sc->n = n;
+	}
+	return sc->buf + (size_t)(block - sc->at) * BLK;
+}
+
+static int list_add(struct cfs_scan_list *list, const struct cfs_scan_rec *rec)
+{
+	if (list->n == list->cap) {
+		uint32_t cap = list->cap ? list->cap * 2 : 64;
+		struct cfs_scan_rec *p = realloc(list->rec, cap * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		list->rec = p;
+		list->cap = cap;
+	}
+	list->rec[list->n++] = *rec;
+	return 0;
+}
+
+int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from, struct cfs_scan_list *list)
+{
+	for (uint32_t at = from; at < id->seg_blocks - 1;) {
+		const struct cfs_disk_rec *rec = cfs_scan_get(sc, at, 1);
+		struct cfs_scan_rec r = { .block = at };
+		int rc;
+
+		if (!rec || !cfs_rec_check(rec, id, at)) {
+			at++;
+			continue;
+		}
+		r.blocks = cfs_le32_to_cpu(rec->blocks);
+		r.type = rec->type;
+		list->durable = cfs_max(list->durable, cfs_le64_to_cpu(rec->durable));
+		/* a summary of a segment full of tombstones may be longer than the window; its body is not needed */
+		if (r.type != CFS_REC_SUMMARY) {
+			rec = cfs_scan_get(sc, at, r.blocks);
+			r.ok = rec && cfs_rec_body_ok(rec);
+		} else {
+			r.ok = true;
+		}
+		rc = list_add(list, &r);
+		if (rc)
+			return rc;
+		/* behind a damaged record another may lie, within what this one says is its own */
+		at += r.ok ? r.blocks : 1;
+	}
+	return 0;
+}
+
+bool cfs_ent_ok(const struct cfs_disk_ent *ent, uint32_t n_segs, uint32_t seg_blocks, uint32_t segment)
+{
+	uint32_t seg = cfs_le32_to_cpu(ent->segment), block = cfs_le32_to_cpu(ent->block);
+	uint32_t len = cfs_le32_to_cpu(ent->len);
+
+	if (seg >= n_segs || block < CFS_DISK_SEG_HDR_BLOCKS || block >= seg_blocks)
+		return false;
+	if (ent->type == CFS_ENT_TOMB)
+		return !len;
+	return ent->type == CFS_ENT_OBJECT && seg == segment && len && len <= CFS_OBJECT_MAX &&
+	       cfs_obj_blocks(len) <= seg_blocks - block;
+}
+
+int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment, struct cfs_disk_foot *ret_foot,
+		     struct cfs_disk_ent **ret_ents, uint32_t *ret_n, uint32_t *ret_sum_blocks)
+{
+	const struct cfs_disk_foot *foot = cfs_scan_get(sc, id->seg_blocks - 1, 1);
+	const struct cfs_disk_rec *hdr;
+	struct cfs_disk_rec *rec = NULL;
+	uint32_t at, blocks, n, got;
+	int rc = -ENOENT;
+
+	if (!foot || !cfs_foot_check(foot, id, segment))
+		goto out;
+	*ret_foot = *foot;
+	at = cfs_le32_to_cpu(foot->sum_block);
+	hdr = cfs_scan_get(sc, at, 1);
+	if (!hdr || !cfs_rec_check(hdr, id, at) || hdr->type != CFS_REC_SUMMARY)
+		goto out;
+	blocks = cfs_le32_to_cpu(hdr->blocks);
+	rec = cfs_aligned_raw((size_t)blocks * BLK);
+	if (!rec) {
+		rc = -ENOMEM;
+		goto out;
+	}
+	for (uint32_t i = 0; i < blocks; i += got) {
+		const void *p;
+
+		got = cfs_min(blocks - i, WINDOW / BLK);
+		p = cfs_scan_get(sc, at + i, got);
+		if (!p)
+			goto out;
+		memcpy((char *)rec + (size_t)i * BLK, p, (size_t)got * BLK);
+	}
+	if (!cfs_rec_check(rec, id, at) || !cfs_rec_body_ok(rec))
+		goto out;
+	n = cfs_le32_to_cpu(rec->body_len) / (uint32_t)sizeof(struct cfs_disk_ent);
+	memmove(rec, rec + 1, n * sizeof(struct cfs_disk_ent));
+	*ret_ents = (struct cfs_disk_ent *)(void *)rec;
+	*ret_n = n;
+	*ret_sum_blocks = blocks;
+	return 0;
+out:
+	free(rec);
+	return rc;
+}
