@@ -20,8 +20,8 @@ int cfs_leases_init(struct cfs_leases *t, uint64_t max)
 	memset(t, 0, sizeof(*t));
 	t->max = max;
 	cfs_list_init(&t->storms);
-	cfs_pool_init(&t->obj_pool, sizeof(struct cfs_lease_obj));
-	cfs_pool_init(&t->lease_pool, sizeof(struct cfs_lease));
+	cfs_slab_init(&t->obj_slab, sizeof(struct cfs_lease_obj));
+	cfs_slab_init(&t->lease_slab, sizeof(struct cfs_lease));
 	rc = cfs_htable_init(&t->objs, OBJ_BUCKETS);
 	if (!rc)
 		rc = cfs_htable_init(&t->leases, LEASE_BUCKETS);
@@ -36,7 +36,7 @@ static void obj_put(struct cfs_leases *t, struct cfs_lease_obj *obj)
 		return;
 	CFS_ASSERT(!obj->excl);
 	cfs_htable_del(&t->objs, &obj->node);
-	cfs_pool_put(&t->obj_pool, obj);
+	cfs_slab_put(&t->obj_slab, obj);
 }
 
 void cfs_leases_free(struct cfs_leases *t)
@@ -45,8 +45,8 @@ void cfs_leases_free(struct cfs_leases *t)
 	CFS_ASSERT(!t->leases.n && !t->objs.n);
 	cfs_htable_free(&t->objs);
 	cfs_htable_free(&t->leases);
-	cfs_pool_free(&t->obj_pool);
-	cfs_pool_free(&t->lease_pool);
+	cfs_slab_free(&t->obj_slab);
+	cfs_slab_free(&t->lease_slab);
 }
 
 struct cfs_lease_obj *cfs_lease_obj(const struct cfs_leases *t, uint64_t ino)
@@ -83,7 +83,7 @@ static struct cfs_lease_obj *obj_make(struct cfs_leases *t, uint64_t ino, bool d
 
 	if (obj)
 		return obj;
-	obj = cfs_pool_get(&t->obj_pool);
+	obj = cfs_slab_get(&t->obj_slab);
 	if (!obj)
 		return NULL;
 	obj->ino = ino;
@@ -122,7 +122,7 @@ struct cfs_lease *cfs_lease_grant(struct cfs_leases *t, struct cfs_lease_owner *
 		obj = obj_make(t, ino, dir);
 		if (!obj)
 			return NULL;
-		l = cfs_pool_get(&t->lease_pool);
+		l = cfs_slab_get(&t->lease_slab);
 		if (!l) {
 			obj_put(t, obj);
 			return NULL;
@@ -159,7 +159,7 @@ static void lease_free(struct cfs_leases *t, struct cfs_lease *l)
 	cfs_list_del(&l->owner_link);
 	l->owner->n--;
 	cfs_htable_del(&t->leases, &l->node);
-	cfs_pool_put(&t->lease_pool, l);
+	cfs_slab_put(&t->lease_slab, l);
 	obj_put(t, obj);
 }
 
@@ -224,6 +224,6 @@ void cfs_leases_sweep(struct cfs_leases *t, uint64_t now_ns)
 
 uint64_t cfs_leases_bytes(const struct cfs_leases *t)
 {
-	return t->obj_pool.used * t->obj_pool.size + t->lease_pool.used * t->lease_pool.size +
+	return t->obj_slab.used * t->obj_slab.size + t->lease_slab.used * t->lease_slab.size +
 	       (t->objs.mask + t->leases.mask + 2) * sizeof(void *);
 }

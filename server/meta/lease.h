@@ -52,7 +52,7 @@ struct cfs_lease {
 
 struct cfs_leases {
 	struct cfs_htable objs, leases;
-	struct cfs_pool obj_pool, lease_pool;
+	struct cfs_slab obj_slab, lease_slab;
 	struct cfs_list storms;
 	uint64_t max;
 	uint64_t dir_leases, file_leases; /* records with a mode */

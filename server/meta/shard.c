@@ -39,7 +39,7 @@ struct shard_op *op_new(struct cfs_shard *s, struct shard_conn *c, const struct 
 		goto full;
 	if (sess && sess->n_ops >= sess->n_slots + CFS_CREDITS_DEFAULT * sess->n_conns)
 		goto full;
-	op = cfs_pool_get(&s->op_pool);
+	op = cfs_slab_get(&s->op_pool);
 	if (!op)
 		goto full;
 	cfs_list_init(&op->sess_link);
@@ -57,7 +57,7 @@ struct shard_op *op_new(struct cfs_shard *s, struct shard_conn *c, const struct 
 	if (len > sizeof(op->inl)) {
 		op->owned = malloc(len);
 		if (!op->owned) {
-			cfs_pool_put(&s->op_pool, op);
+			cfs_slab_put(&s->op_pool, op);
 			goto full;
 		}
 		op->body = op->owned;
@@ -153,7 +153,7 @@ void op_free(struct cfs_shard *s, struct shard_op *op)
 	cfs_list_del(&op->conn_link);
 	op_drop_body(s, op);
 	free(op->holders);
-	cfs_pool_put(&s->op_pool, op);
+	cfs_slab_put(&s->op_pool, op);
 }
 
 void op_abort(struct cfs_shard *s, struct shard_op *op, uint32_t status)
@@ -567,8 +567,8 @@ int cfs_shard_create(const struct cfs_shard_params *p, struct cfs_shard **ret_sh
 	cfs_list_init(&s->sess_list);
 	cfs_list_init(&s->run);
 	cfs_list_init(&s->ready_q);
-	cfs_pool_init(&s->op_pool, sizeof(struct shard_op));
-	cfs_pool_init(&s->key_pool, sizeof(struct shard_key));
+	cfs_slab_init(&s->op_pool, sizeof(struct shard_op));
+	cfs_slab_init(&s->key_pool, sizeof(struct shard_key));
 	cfs_list_init(&s->leases.storms);
 	s->batch_len = sizeof(struct cfs_log_hdr);
 	tables[0] = &s->conns;
@@ -612,8 +612,8 @@ void cfs_shard_destroy(struct cfs_shard *s)
 	cfs_htable_free(&s->brks);
 	cfs_htable_free(&s->openqs);
 	cfs_htable_free(&s->lockqs);
-	cfs_pool_free(&s->op_pool);
-	cfs_pool_free(&s->key_pool);
+	cfs_slab_free(&s->op_pool);
+	cfs_slab_free(&s->key_pool);
 	free(s->batch_buf);
 	free(s->out);
 	free(s->cb_out);

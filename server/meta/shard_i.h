@@ -187,7 +187,7 @@ struct cfs_shard {
 
 	struct cfs_htable conns, sessions, keys, brks, openqs, lockqs;
 	struct cfs_list conn_list, sess_list;
-	struct cfs_pool op_pool, key_pool;
+	struct cfs_slab op_pool, key_pool;
 	uint32_t data_breaks; /* of all sessions */
 	struct cfs_leases leases;
 	uint64_t next_order, next_tag;

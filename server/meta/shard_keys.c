@@ -37,7 +37,7 @@ static struct shard_key *key_make(struct cfs_shard *s, uint64_t ino, uint64_t na
 
 	if (k)
 		return k;
-	k = cfs_pool_get(&s->key_pool);
+	k = cfs_slab_get(&s->key_pool);
 	if (!k)
 		return NULL;
 	k->ino = ino;
@@ -53,7 +53,7 @@ static void key_put(struct cfs_shard *s, struct shard_key *k)
 	if (!cfs_list_empty(&k->holders) || !cfs_list_empty(&k->waiters))
 		return;
 	cfs_htable_del(&s->keys, &k->node);
-	cfs_pool_put(&s->key_pool, k);
+	cfs_slab_put(&s->key_pool, k);
 }
 
 static bool flushes(const struct shard_op *op)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * shard_mem.h - the two containers the shard leader is built of: a hash table of embedded nodes and
- * a pool of equal pieces. Both belong to one thread. Neither shrinks: their peak is bounded by the
+ * a slab of equal pieces. Both belong to one thread. Neither shrinks: their peak is bounded by the
  * limits in shard_i.h and lease.h.
  */
 #ifndef CFS_SERVER_META_SHARD_MEM_H
@@ -89,44 +89,44 @@ static inline struct cfs_hnode *cfs_htable_chain(const struct cfs_htable *t, uin
 	return t->buckets[hash & t->mask];
 }
 
-/* ---- pool: pieces of one size, taken zeroed -------------------------------------------------- */
+/* ---- slab: pieces of one size, taken zeroed -------------------------------------------------- */
 #if defined(__SANITIZE_ADDRESS__)
-#define CFS_POOL_PLAIN 1 /* let the sanitizer see every piece come and go */
+#define CFS_SLAB_PLAIN 1 /* let the sanitizer see every piece come and go */
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define CFS_POOL_PLAIN 1
+#define CFS_SLAB_PLAIN 1
 #endif
 #endif
 
-#define CFS_POOL_SLAB 64u /* pieces of one allocation */
+#define CFS_SLAB_PIECES 64u /* of one allocation */
 
-struct cfs_pool {
+struct cfs_slab {
 	size_t size;
 	void *free; /* a piece's first word points to the next one */
 	void *slabs;
 	uint64_t used;
 };
 
-static inline void cfs_pool_init(struct cfs_pool *p, size_t size)
+static inline void cfs_slab_init(struct cfs_slab *p, size_t size)
 {
 	memset(p, 0, sizeof(*p));
 	p->size = cfs_align_up(size, 16);
 }
 
-static inline void *cfs_pool_get(struct cfs_pool *p)
+static inline void *cfs_slab_get(struct cfs_slab *p)
 {
 	void *piece;
 
-#ifndef CFS_POOL_PLAIN
+#ifndef CFS_SLAB_PLAIN
 	if (!p->free) {
-		char *slab = malloc(16 + p->size * CFS_POOL_SLAB);
+		char *slab = malloc(16 + p->size * CFS_SLAB_PIECES);
 		unsigned i;
 
 		if (!slab)
 			return NULL;
 		*(void **)slab = p->slabs;
 		p->slabs = slab;
-		for (i = 0; i < CFS_POOL_SLAB; i++) {
+		for (i = 0; i < CFS_SLAB_PIECES; i++) {
 			piece = slab + 16 + p->size * i;
 			*(void **)piece = p->free;
 			p->free = piece;
@@ -144,11 +144,11 @@ static inline void *cfs_pool_get(struct cfs_pool *p)
 	return piece;
 }
 
-static inline void cfs_pool_put(struct cfs_pool *p, void *piece)
+static inline void cfs_slab_put(struct cfs_slab *p, void *piece)
 {
 	CFS_ASSERT(p->used);
 	p->used--;
-#ifndef CFS_POOL_PLAIN
+#ifndef CFS_SLAB_PLAIN
 	*(void **)piece = p->free;
 	p->free = piece;
 #else
@@ -157,7 +157,7 @@ static inline void cfs_pool_put(struct cfs_pool *p, void *piece)
 }
 
 /* every piece must have been put back */
-static inline void cfs_pool_free(struct cfs_pool *p)
+static inline void cfs_slab_free(struct cfs_slab *p)
 {
 	void *next;
 

@@ -84,11 +84,11 @@ static void patch_getattr(struct cfs_shard *s, struct shard_sess *sess)
 	rep->lease = cfs_cpu_to_le32(lease_held(s, sess, cfs_le64_to_cpu(rep->attr.ino)));
 }
 
-static void patch_open(struct cfs_shard *s, struct shard_sess *sess, bool may_grant)
+static void patch_open(struct cfs_shard *s, struct shard_sess *sess)
 {
 	struct cfs_open_rep *rep = (void *)s->out;
 
-	rep->valid = cfs_cpu_to_le32(grant_attr(s, sess, &rep->attr, may_grant, NULL));
+	rep->valid = cfs_cpu_to_le32(grant_attr(s, sess, &rep->attr, false, NULL));
 	rep->lease = cfs_cpu_to_le32(lease_held(s, sess, cfs_le64_to_cpu(rep->attr.ino)));
 }
 
@@ -214,7 +214,7 @@ static void open_finish(struct cfs_shard *s, struct shard_op *op)
 	}
 	inoq_leave(&s->openqs, op);
 	if (!status)
-		patch_open(s, op->sess, true);
+		patch_open(s, op->sess);
 	op_reply(s, op, status, s->out, status ? 0 : len);
 	op_free(s, op);
 	open_kick(s, ino);
@@ -337,7 +337,7 @@ void read_op(struct cfs_shard *s, struct shard_conn *c, struct cfs_msg *msg)
 	if (!status && opcode == CFS_OP_GETATTR)
 		patch_getattr(s, c->sess);
 	if (!status && opcode == CFS_OP_EXTENTS)
-		patch_open(s, c->sess, false);
+		patch_open(s, c->sess);
 	if (!status && opcode == CFS_OP_STATFS)
 		patch_statfs(s);
 	shard_reply_hdr(s, c, &msg->hdr, status, s->out, len);

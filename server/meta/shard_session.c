@@ -292,7 +292,7 @@ static const void *take_list(struct cfs_shard *s, struct shard_conn *c, const st
 	struct cfs_cursor cur;
 
 	cfs_cursor_init(&cur, msg->body, cfs_le32_to_cpu(msg->hdr.body_len));
-	if (cfs_take_struct(&cur, ret_list)) {
+	if (cfs_take_copy(&cur, ret_list, sizeof(*ret_list), "header")) {
 		*ret_n = cfs_le32_to_cpu(ret_list->n);
 		if (*ret_n > CFS_LEASE_LIST_MAX)
 			cfs_cursor_fail(&cur, "number of leases");
