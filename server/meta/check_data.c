@@ -41,7 +41,8 @@ static int load_maps(struct cfs_ck *c)
 	}
 	if (rc && rc != ENOENT)
 		return rc;
-	qsort(c->maps, c->n_maps, sizeof(*c->maps), map_cmp);
+	if (c->n_maps)
+		qsort(c->maps, c->n_maps, sizeof(*c->maps), map_cmp);
 	for (size_t i = 1; i < c->n_maps; i++)
 		if (c->maps[i].map == c->maps[i - 1].map)
 			cfs_ck_say(c, "extent map %#lx: has two owners", (unsigned long)c->maps[i].map);
@@ -126,7 +127,7 @@ static int walk_extents(struct cfs_ck *c)
 			prev_end = 0;
 		last = map;
 		key.map = map;
-		m = rc ? NULL : bsearch(&key, c->maps, c->n_maps, sizeof(key), map_cmp);
+		m = rc || !c->n_maps ? NULL : bsearch(&key, c->maps, c->n_maps, sizeof(key), map_cmp);
 		fault = rc ? "damaged" : ext_fault(&e, m, prev_end);
 		if (fault) {
 			cfs_ck_say(c, "extent map %#lx, offset %#lx: %s", (unsigned long)map,
