@@ -151,20 +151,55 @@ void cfs_cachefile_unpin(struct cfs_cachestore *s, struct cfs_cachefile *cf)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/*
+ * Where in the host's file is off? *len is cut so that the bytes are in one piece. add: give it a place if it has none.
+ * -1: it has none
+ */
+static int64_t place(struct cfs_cachefile *cf, uint64_t off, uint64_t *len, bool add)
+{
+	uint64_t chunk = off / CFS_CACHE_FAR_CHUNK, in = off % CFS_CACHE_FAR_CHUNK;
+	uint64_t *far = __atomic_load_n(&cf->far, __ATOMIC_ACQUIRE);
+	uint32_t n, i;
+
+	if (off < CFS_CACHE_FAR) {
+		*len = cfs_min(*len, CFS_CACHE_FAR - off);
+		return (int64_t)off;
+	}
+	*len = cfs_min(*len, CFS_CACHE_FAR_CHUNK - in);
+	n = __atomic_load_n(&cf->n_far, __ATOMIC_ACQUIRE);
+	for (i = 0; i < n && far[i] != chunk; i++)
+		;
+	if (i == n) {
+		if (!add || n == CFS_CACHE_FAR_SLOTS)
+			return -1;
+		if (!far) {
+			far = calloc(CFS_CACHE_FAR_SLOTS, sizeof(*far));
+			if (!far)
+				return -1;
+			__atomic_store_n(&cf->far, far, __ATOMIC_RELEASE);
+		}
+		far[n] = chunk;
+		__atomic_store_n(&cf->n_far, n + 1, __ATOMIC_RELEASE);
+	}
+	return (int64_t)(CFS_CACHE_FAR + i * CFS_CACHE_FAR_CHUNK + in);
+}
+
 int cfs_cachefile_pread(struct cfs_cachefile *cf, void *buf, uint64_t len, uint64_t off)
 {
 	unsigned char *p = buf;
 
 	while (len) {
-		ssize_t n = pread(cf->fd, p, len, (off_t)off);
+		uint64_t part = len;
+		int64_t at = place(cf, off, &part, false);
+		ssize_t n = at < 0 ? 0 : pread(cf->fd, p, part, at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return -errno;
-		if (!n) {
-			memset(p, 0, len);
-			break;
+		if (!n) {	/* never written */
+			memset(p, 0, part);
+			n = (ssize_t)part;
 		}
 		p += n;
 		off += (uint64_t)n;
@@ -178,8 +213,13 @@ static int file_pwrite(struct cfs_cachefile *cf, const void *buf, uint64_t len, 
 	const unsigned char *p = buf;
 
 	while (len) {
-		ssize_t n = pwrite(cf->fd, p, len, (off_t)off);
+		uint64_t part = len;
+		int64_t at = place(cf, off, &part, true);
+		ssize_t n;
 
+		if (at < 0)
+			return -EFBIG;
+		n = pwrite(cf->fd, p, part, at);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -290,9 +330,23 @@ void cfs_cachefile_punch(struct cfs_cachestore *s, struct cfs_cachefile *cf, uin
 {
 	if (!cf->on_disk || !len || cfs_cachefile_pin(s, cf))
 		return;
-	/* a file system without holes keeps the space until the whole file goes; lengths beyond its limits too */
-	if (off <= INT64_MAX - len)
-		(void)!fallocate(cf->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+	/* a file system without holes keeps the space until the whole file goes */
+	if (off < CFS_CACHE_FAR) {
+		uint64_t n = cfs_min(len, CFS_CACHE_FAR - off);
+
+		(void)!fallocate(cf->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)n);
+	}
+	for (uint32_t i = 0; i < cf->n_far; i++) {
+		uint64_t from = cfs_max(off, cf->far[i] * CFS_CACHE_FAR_CHUNK);
+		uint64_t to = cfs_min(off + len, (cf->far[i] + 1) * CFS_CACHE_FAR_CHUNK);
+		uint64_t n = to - from;
+		int64_t at;
+
+		if (from >= to)
+			continue;
+		at = place(cf, from, &n, false);
+		(void)!fallocate(cf->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, (off_t)n);
+	}
 	cfs_cachefile_unpin(s, cf);
 }
 
@@ -312,4 +366,7 @@ void cfs_cachefile_drop(struct cfs_cachestore *s, struct cfs_cachefile *cf)
 	file_name(cf->ino, name);
 	unlinkat(s->dirfd, name, 0);
 	cf->on_disk = false;
+	free(cf->far);
+	cf->far = NULL;
+	cf->n_far = 0;
 }

@@ -16,6 +16,13 @@
 
 #define CFS_CACHE_MEM_MAX	65536u	/* bytes of one file in memory; beyond, it gets a file */
 #define CFS_CACHE_FDS_MAX	1024u
+/*
+ * Host file systems end at 16 TiB or so, our files do not: bytes from CFS_CACHE_FAR on are kept in slots behind it, one for each
+ * CFS_CACHE_FAR_CHUNK of the file that has any. More than CFS_CACHE_FAR_SLOTS of them: -EFBIG.
+ */
+#define CFS_CACHE_FAR		(8ull << 40)
+#define CFS_CACHE_FAR_CHUNK	(1ull << 30)
+#define CFS_CACHE_FAR_SLOTS	4096u
 
 struct cfs_cachestore {
 	int dirfd;
@@ -33,6 +40,8 @@ struct cfs_cachefile {
 	bool on_disk;			/* a file exists */
 	int fd;				/* -1: not open */
 	unsigned pins;
+	uint64_t *far;			/* chunk numbers, by slot; NULL: none */
+	uint32_t n_far;			/* atomic: readers have no lock */
 	struct cfs_list link;
 };
 

@@ -37,7 +37,7 @@ static unsigned collect(struct cfs_data_ctx *g, struct cfs_data **v, uint32_t *r
 		g->n_dirty--;
 		v[n++] = d;
 	}
-	g->kick = false;
+	g->kick = g->kick && n == CFS_DATA_FLUSH_MANY;	/* there may be more */
 	*ret_wait_ms = (uint32_t)(next - now);
 	return n;
 }

@@ -47,9 +47,14 @@ static int cover(struct cfs_data *d, uint64_t end)
 	return rc;
 }
 
-static bool all_cached(struct cfs_data *d)
+/*
+ * Small enough, and all of it is here. Not if the server has extents: inline data would replace them, together
+ * with space that fallocate() reserved.
+ */
+static bool goes_inline(struct cfs_data *d)
 {
-	return cfs_rangeset_covers(&d->valid, 0, d->srv_size);
+	return d->size <= CFS_INLINE_MAX && (d->inline_srv || !d->alloc) &&
+	       cfs_rangeset_covers(&d->valid, 0, d->srv_size);
 }
 
 bool cfs_data_job_take(struct cfs_data *d, struct cfs_data_job *j, int *ret_rc)
@@ -72,7 +77,7 @@ bool cfs_data_job_take(struct cfs_data *d, struct cfs_data_job *j, int *ret_rc)
 		if (rc)
 			goto fail;
 	}
-	if (d->size <= CFS_INLINE_MAX && all_cached(d)) {
+	if (goes_inline(d)) {
 		j->inl_buf = malloc(CFS_INLINE_MAX);
 		rc = j->inl_buf ? read_inline(d, j->inl_buf) : -ENOMEM;
 		if (rc)

@@ -167,13 +167,23 @@ static void install_attr(struct cfs_data *d, const struct cfs_attr *attr)
 	d->gone = false;
 }
 
+/* inline bytes; what they do not cover is zeros */
+static int install_inline(struct cfs_data *d, const void *inl, uint32_t len)
+{
+	static const unsigned char zeros[CFS_INLINE_MAX];
+	int rc = cfs_data_fill(d, 0, len, inl);
+
+	return rc ? rc : cfs_data_fill(d, len, CFS_INLINE_MAX, zeros);
+}
+
 /* what the reply tells of the content; nothing that changes it has happened since it was asked for */
 static int install_content(struct cfs_data *d, const struct cfs_data_open_buf *b, uint64_t off)
 {
 	uint64_t end = cfs_le64_to_cpu(b->rep.extents_end);
 
+	d->inline_srv = cfs_le32_to_cpu(b->rep.attr.flags) & CFS_IF_INLINE;
 	if (d->inline_srv)
-		return cfs_data_fill(d, 0, b->inline_len, b->inl);
+		return b->inline_len ? install_inline(d, b->inl, b->inline_len) : -EPROTO;
 	/* extents_end == off tells nothing: the size ends before */
 	return end <= off ? 0 : cfs_extcache_put(&d->ext, off, end, b->ext, b->n_ext);
 }
@@ -365,12 +375,9 @@ int cfs_data_learn(struct cfs_data *d, uint64_t pos)
 		return -ENOMEM;
 	rc = ask(d, false, 0, pos, b);
 	if (!rc && d->break_seq == break_seq && d->content_seq == content_seq) {
+		rc = install_content(d, b, pos);
 		if (!d->inline_srv && cfs_le64_to_cpu(b->rep.extents_end) <= pos && pos < d->srv_size)
 			rc = -EPROTO;
-		if (d->inline_srv && b->inline_len < cfs_min(d->srv_size, CFS_INLINE_MAX))
-			rc = -EPROTO;
-		if (!rc)
-			rc = install_content(d, b, pos);
 		if (rc == -EPROTO)
 			cfs_err("inode %" PRIx64 ": the server does not say what is at %" PRIu64, d->ino, pos);
 	}
@@ -388,8 +395,8 @@ void cfs_data_granted(struct cfs_data *d, const struct cfs_attr *attr, uint32_t 
 		goto out;
 	if (d->lease == CFS_LEASE_NONE) {
 		install_attr(d, attr);
-		if (d->inline_srv && inline_len <= CFS_INLINE_MAX)
-			cfs_data_fill(d, 0, inline_len, inline_data);	/* else asked for when it is read */
+		if (d->inline_srv && inline_len && inline_len <= CFS_INLINE_MAX)
+			install_inline(d, inline_data, inline_len);	/* else asked for when it is read */
 	}
 	cfs_data_set_lease(d, lease);
 	cfs_data_use(d);

@@ -310,7 +310,7 @@ void cfs_data_objects_write(struct cfs_data_objects *o)
 	for (unsigned i = 0; i < o->n_objects; i++)
 		checksum(&o->objects[i]);
 	for (unsigned attempt = 0; write_once(o, attempt); attempt++) {
-		struct timespec pause = { 0, (long)cfs_min(10u << attempt, 500u) * 1000000 };
+		struct timespec pause = { 0, (long)cfs_min(1u << 2 * attempt, 500u) * 1000000 };
 
 		nanosleep(&pause, NULL);
 	}

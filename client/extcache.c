@@ -44,11 +44,12 @@ static uint32_t cut(struct cfs_extcache *x, uint64_t off, uint64_t end)
 {
 	uint32_t i = first_after(x, off), k;
 
-	if (i < x->n && x->v[i].off < off) {
+	if (i == x->n)
+		return i;
+	if (x->v[i].off < off) {
 		struct cfs_ext tail = x->v[i];
 
-		x->v[i].end = off;
-		i++;
+		x->v[i++].end = off;
 		if (tail.end > end) {	/* a hole in the middle of one */
 			tail.obj_off += (uint32_t)(end - tail.off);
 			tail.off = end;
