@@ -33,6 +33,8 @@
 
 #define RING_ENTRIES	4096u
 #define STOP_MAX_NS	(10 * CFS_NSEC_PER_SEC)
+#define BUSY_TRIES	60u		/* of 50 ms: for a target whose last server was killed */
+#define BUSY_PAUSE_US	50000u
 #define EXIT_FAILED	1
 #define EXIT_USAGE	2
 
@@ -359,6 +361,11 @@ static int open_targets(struct server *s)
 		if (!path)
 			continue;
 		rc = cfs_dev_block_open(s->loop, path, 0, &dev);
+		/* a server that was killed holds its target until the kernel has ended its requests */
+		for (unsigned tries = 0; rc == -EBUSY && tries < BUSY_TRIES && !want_stop; tries++) {
+			usleep(BUSY_PAUSE_US);
+			rc = cfs_dev_block_open(s->loop, path, 0, &dev);
+		}
 		if (rc == -EBUSY)
 			return complain(s, "target %s is in use by another process", path);
 		if (rc)
@@ -388,7 +395,6 @@ static int start(struct server *s)
 		.targets = s->targets, .lease_ms = s->config.lease_ms, .checkpoint_bytes = s->config.checkpoint_bytes,
 		.started = on_started, .failed = on_failed, .arg = s,
 	};
-	char err[1024];
 	int rc;
 
 	rc = cfs_loop_create(RING_ENTRIES, &s->loop);
@@ -412,9 +418,9 @@ static int start(struct server *s)
 	p.net = s->net;
 	p.local_net = s->local_net;
 	p.n_targets = s->n_targets;
-	rc = cfs_node_create(&p, &s->node, err, sizeof(err));
+	rc = cfs_node_create(&p, &s->node);
 	if (rc)
-		return complain(s, "%s", err);
+		return complain(s, "cannot start: %s", strerror(-rc));
 	watchdog_start(s);
 	while (!s->started && !s->failed && !want_stop) {
 		rc = cfs_loop_run(s->loop);

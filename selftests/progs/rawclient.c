@@ -557,6 +557,8 @@ static void cmd_protocol(void)
 	many_slots_session();
 	too_many();
 
+	cfs_rpc_close(conn);
+	conn = NULL;
 	if (cfs_rpc_connect(addr, 5000, &conn))
 		die("connect");
 	is(closed(8 * CFS_NSEC_PER_SEC), 1, "silence instead of HELLO ends the connection");

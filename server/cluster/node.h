@@ -3,8 +3,8 @@
  * node.h - one claudefsd as a step machine: targets, Raft, the metadata shard, and who may ask them what.
  *
  * Made from seams only (clock, nets, devices), so that the server program and the simulator run the same
- * code. Everything runs on the clock's thread. Only cfs_node_create() and the end of a stop block (start-up and
- * shutdown: reading the stores, closing the state).
+ * code. Everything runs on the clock's thread. Only the beginning of the start and cfs_node_destroy() block (reading
+ * the stores, closing the state).
  */
 #ifndef CFS_SERVER_CLUSTER_NODE_H
 #define CFS_SERVER_CLUSTER_NODE_H
@@ -45,16 +45,15 @@ struct cfs_node_params {
 };
 
 /**
- * cfs_node_create() - open stores, journal and state, and begin to start; started() follows, never inside.
- * @errbuf: one line that names what was wrong, on failure
+ * cfs_node_create() - begin to start; started() follows, never inside. Return: 0 or -ENOMEM.
  */
-int cfs_node_create(const struct cfs_node_params *p, struct cfs_node **ret_node, char *errbuf, size_t errlen);
+int cfs_node_create(const struct cfs_node_params *p, struct cfs_node **ret_node);
 
 /* refuse and close connections, let writes under way end; then stopped() */
 void cfs_node_stop(struct cfs_node *n, void (*stopped)(void *arg));
 /* what is still under way, for a stop that takes long: static text, or NULL */
 const char *cfs_node_busy(const struct cfs_node *n);
-/* after stopped(), or an error of start: sync and close the state, close the stores cleanly. NULL is fine */
+/* after stopped(): sync and close the state, close the stores cleanly. NULL is fine */
 void cfs_node_destroy(struct cfs_node *n);
 
 /* the STATUS document; malloc()ed text, or NULL */

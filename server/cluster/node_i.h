@@ -2,7 +2,8 @@
 /*
  * node_i.h - what the files of a node share.
  *
- *   node.c     create, start, stop: stores, state, Raft's callbacks, the cluster map
+ *   node.c     create, start, stop: stores, state, listening
+ *   node_log.c between Raft and the shard; the cluster map
  *   conn.c     connections: HELLO, credits, who answers which opcode
  *   objects.c  OBJ_* requests against the stores
  *   purge.c    deleting the objects of dead files on their targets; fetching another member's checkpoint
@@ -87,14 +88,26 @@ struct cfs_node {
 	bool restoring;			/* the state is being made from a checkpoint */
 	struct node_purge *purge;
 	uint8_t *scratch;		/* CFS_BODY_MAX, for replies */
-	int start_err;
-	char start_why[1024];
+	char why[1024];
 	void (*stopped)(void *arg);
-	uint64_t stop_ns;
+	unsigned stores_stopping;	/* cfs_store_stop() under way */
+	bool stores_stopped;
 	/* figures */
 	uint64_t born_ns, open_ns, restore_ns, serving_ns;
 	uint64_t n_requests, n_obj_writes, n_obj_reads, n_obj_bytes_in, n_obj_bytes_out, n_refused;
 };
+
+/* node.c */
+void cfs_node_fail(struct cfs_node *n, int err, const char *why);
+
+/* node_log.c */
+extern const struct cfs_raft_user cfs_node_raft_user;
+/* the map in the state becomes n->map; none yet is fine */
+int cfs_node_load_map(struct cfs_node *n);
+int cfs_node_open_meta(struct cfs_node *n, char *errbuf, size_t errlen);
+int cfs_node_make_shard(struct cfs_node *n);
+/* which objects the log's snapshot names; else why not: static text */
+const char *cfs_node_manifest(struct cfs_node *n, struct cfs_ckpt_manifest *ret);
 
 /* conn.c */
 extern const struct cfs_conn_handler cfs_node_handler;
