@@ -27,7 +27,7 @@ term() { # WHAT
 	cat "$T_DIR/serving" >>"$T_DIR/claudefsd.log"
 }
 status() { "$raw" $A status | python3 -c "import json, sys; d = json.load(sys.stdin); print(d$1)"; }
-cleanup eval 'kill -KILL $pid 2>/dev/null'
+cleanup eval 'kill -KILL $pid 2>/dev/null || :'
 
 printf '[server]\nlease_ms = 1000\ncheckpoint_bytes = 1M\n' >"$T_DIR/c.conf"
 "$T_BIN/claudefs" format --size 2G "$T_DIR/t.img" >"$T_DIR/format.log" 2>&1 ||
@@ -90,6 +90,23 @@ is "$("$raw" $A count a-rather-long-name-that-fills-the-log-with-its-bytes-so-th
 	"and, with the log, the new ones"
 try "a file is removed" "$raw" $A rm one
 fails "and cannot be read" "$raw" $A check one 9000000 1
+
+# a target that was put back to an older state has lost what was acknowledged: that must not go unnoticed
+term "SIGTERM ends it again"
+cp --sparse=always "$T_DIR/t.img" "$T_DIR/old.img"
+cp -a "$T_DIR/state" "$T_DIR/old-state"
+start
+"$raw" $A make later 50 >"$T_DIR/later" || not_ok "creates" "$(tail -n 1 "$T_DIR/later")"
+term "and once more"
+mv "$T_DIR/t.img" "$T_DIR/new.img"
+cp --sparse=always "$T_DIR/old.img" "$T_DIR/t.img"
+out=$(timeout 20 "$T_BIN/claudefsd" --listen $A --state-dir "$T_DIR/state" --target "$T_DIR/t.img" 2>&1 >/dev/null)
+like "$out" 'journal .* ends at [0-9]+, but the state .* has applied [0-9]+' "an older target under a newer state is refused"
+mv "$T_DIR/new.img" "$T_DIR/t.img"
+rm -rf "$T_DIR/state"
+mv "$T_DIR/old-state" "$T_DIR/state"
+start
+is "$("$raw" $A count later 50)" 50 "an older state under a newer target catches up from the log"
 
 # the same port and target at another address: clients are told
 term "it ends again with status 0"

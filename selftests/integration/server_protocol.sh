@@ -12,7 +12,7 @@ A=127.0.0.1:9521
 printf '[server]\nlease_ms = 1000\n' >"$T_DIR/c.conf"
 "$T_BIN/claudefsd" --config "$T_DIR/c.conf" --listen $A --state-dir "$T_DIR/state" --target "$T_DIR/t.img" >"$T_DIR/server.log" 2>&1 &
 pid=$!
-cleanup eval 'kill -KILL $pid 2>/dev/null'
+cleanup eval 'kill -KILL $pid 2>/dev/null || :'
 wait_for 30 grep -q 'serving on' "$T_DIR/server.log" || { not_ok "claudefsd starts" "$(cat "$T_DIR/server.log")"; exit 1; }
 
 "$raw" $A protocol >"$T_DIR/protocol" 2>&1 || not_ok "rawclient" "$(tail -n 3 "$T_DIR/protocol")"
