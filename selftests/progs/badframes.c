@@ -141,13 +141,17 @@ static void alive(void)
 	close(fd);
 }
 
-/* After nonsense on a connection: an error reply or the end, not success. */
+/* After nonsense on a connection: an error reply or the end, not success, and not silence. */
 static void refused(int fd)
 {
 	struct cfs_msg_hdr h;
+	unsigned before = replies;
 
-	while (answer(fd, &h, 3000))
+	while (answer(fd, &h, replies > before ? 300 : 5000))
 		EXPECT(cfs_le32_to_cpu(h.status) != 0);
+	if (replies == before && silences)
+		die("neither an answer nor an end within 5 s");
+	silences = 0;
 	close(fd);
 }
 

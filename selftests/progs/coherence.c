@@ -240,6 +240,48 @@ CHECK(many_files, "50 files made, written and changed at once: all seen")
 	}
 }
 
+CHECK(odd_names, "names of every byte and of every length, made on one mount, seen, renamed and removed on the other")
+{
+	enum { ODD = 254 + 253 };
+	static char names[ODD][256];
+	unsigned count = 0;
+	struct dirent *e;
+	DIR *d;
+
+	for (int c = 1; c < 256; c++)
+		if (c != '/')
+			sprintf(names[count++], "%cx", c);
+	for (unsigned len = 3; len < 256; len++, count++)
+		for (unsigned i = 0; i < len; i++)
+			names[count][i] = (char)(len % 3 ? "\xf0\x9f\x98\x80"[i % 4] : 'a' + (char)(len % 26));
+	IS(count, ODD);
+	OK(chdir(dir[0]));
+	for (unsigned i = 0; i < ODD; i++)
+		put_file(names[i], names[i]);
+	OK(chdir(dir[1]));
+	d = opendir(".");
+	EXPECT(d);
+	while ((e = readdir(d)))
+		count -= strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+	closedir(d);
+	IS(count, 0);
+	for (unsigned i = 0; i < ODD; i++) {
+		EXPECT(file_is(names[i], names[i]));
+		OK(rename(names[i], at(1, "n%u", i)));
+	}
+	OK(chdir(dir[0]));
+	for (unsigned i = 0; i < ODD; i++) {
+		absent(names[i]);
+		OK(rename(at(0, "n%u", i), names[i]));
+	}
+	OK(chdir(dir[1]));
+	for (unsigned i = 0; i < ODD; i++)
+		OK(unlink(names[i]));
+	OK(chdir("/"));
+	OK(rmdir(dir[0]));
+	OK(mkdir(dir[1], 0755));
+}
+
 /* ---- attributes --------------------------------------------------------------------------------- */
 CHECK(chmod_chown, "mode, owner and their effect on a lookup")
 {
