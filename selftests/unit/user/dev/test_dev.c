@@ -106,7 +106,7 @@ static int64_t rw(struct fixture *f, enum cfs_dev_op op, uint32_t flags, uint64_
 static uint8_t *buf_of(size_t len, uint64_t seed)
 {
 	struct cfs_rng rng;
-	uint8_t *p;
+	uint8_t *p = NULL;
 
 	assert_int_equal(posix_memalign((void **)&p, 4096, len), 0);
 	cfs_rng_seed(&rng, seed);
