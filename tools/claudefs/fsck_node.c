@@ -143,7 +143,7 @@ int fsck_node_run(struct cfs_loop *loop, const struct cfs_config *cfg, bool chec
 	p.net = net;
 	p.local_net = local;
 	if (!rc)
-		rc = cfs_node_create(&p, &node, err, errlen);
+		rc = cfs_node_create(&p, &node);
 	if (rc)
 		goto out;
 	rc = turn_until(loop, &r.started, &r.failed);
