@@ -147,7 +147,7 @@ int cfs_jseg_add(struct cfs_journal *j, uint32_t seg)
 }
 
 /* the next segment: one that was a journal before, if there is one */
-static int take_segment(struct cfs_journal *j)
+static int take_segment(struct cfs_journal *j, enum cfs_alloc who)
 {
 	struct cfs_store *st = j->st;
 	uint32_t seg = 0;
@@ -163,12 +163,12 @@ static int take_segment(struct cfs_journal *j)
 		st->segs[seg].seq = st->next_seg_seq++;
 		st->segs[seg].salt = st->clock->ops->random(st->clock);
 	} else {
-		if (!cfs_seg_available(st, CFS_ALLOC_JOURNAL))
+		if (!cfs_seg_available(st, who))
 			return -ENOSPC;
 		rc = cfs_jseg_add(j, UINT32_MAX);
 		if (rc)
 			return rc;
-		rc = cfs_seg_alloc(st, CFS_ALLOC_JOURNAL, &seg);
+		rc = cfs_seg_alloc(st, who, &seg);
 		CFS_ASSERT(!rc);
 		j->segs[j->n_segs - 1].seg = seg;
 	}
@@ -210,7 +210,8 @@ static uint32_t rec_blocks(uint64_t body)
 }
 
 /* a place in segment and ring for a record with that body; -EAGAIN: the ring, or records, are all in use */
-static int begin_record(struct cfs_journal *j, uint32_t body, struct cfs_jrec **ret_rec, struct cfs_disk_rec **ret_hdr)
+static int begin_record(struct cfs_journal *j, enum cfs_alloc who, uint32_t body, struct cfs_jrec **ret_rec,
+			struct cfs_disk_rec **ret_hdr)
 {
 	struct cfs_store *st = j->st;
 	uint32_t blocks = rec_blocks(body), hdr_blocks = 0, total, old_head = j->ring_head;
@@ -228,7 +229,7 @@ static int begin_record(struct cfs_journal *j, uint32_t body, struct cfs_jrec **
 	if (!p)
 		return -EAGAIN;
 	if (fresh) {
-		rc = take_segment(j);
+		rc = take_segment(j, who);
 		if (rc) {
 			j->ring_used -= total;	/* it was the last that was taken: give it back */
 			j->ring_head = old_head;
@@ -297,7 +298,7 @@ static uint8_t *put_item(uint8_t *p, enum cfs_jitem_type type, const struct cfs_
 }
 
 /* will everything the request still has to write find segments? Asked before its first byte */
-static bool space_for(const struct cfs_journal *j, uint64_t bytes)
+static bool space_for(const struct cfs_journal *j, enum cfs_alloc who, uint64_t bytes)
 {
 	const struct cfs_store *st = j->st;
 	uint64_t room = j->n_segs ? (uint64_t)(st->seg_blocks - j->head) * BLK : 0, per_seg, segs;
@@ -307,7 +308,7 @@ static bool space_for(const struct cfs_journal *j, uint64_t bytes)
 	/* a record may leave as much unused at a segment's end as the largest one needs */
 	per_seg = (uint64_t)(st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS) * BLK;
 	segs = bytes <= cfs_min(per_seg, (uint64_t)j->rec_max) ? 1 : 1 + 2 * ((bytes + per_seg - 1) / per_seg);
-	return st->n_pool + cfs_seg_available(st, CFS_ALLOC_JOURNAL) >= segs;
+	return st->n_pool + cfs_seg_available(st, who) >= segs;
 }
 
 /* one record of an append: as many entries as go in. A segment's end is left unused rather than cut in two */
@@ -328,13 +329,13 @@ static int stage_append(struct cfs_journal *j, struct cfs_jreq *r)
 
 		for (uint32_t i = 0; i < a->n; i++)
 			all += item_bytes(a->entries[i].len);
-		if (!space_for(j, all))
+		if (!space_for(j, CFS_ALLOC_JOURNAL, all))
 			return -ENOSPC;
 	}
 	while (r->pos + n < a->n && body + item_bytes(a->entries[r->pos + n].len) <= max)
 		body += item_bytes(a->entries[r->pos + n++].len);
 	CFS_ASSERT(n);
-	rc = begin_record(j, body, &rec, &hdr);
+	rc = begin_record(j, CFS_ALLOC_JOURNAL, body, &rec, &hdr);
 	if (rc)
 		return rc;
 	p = (uint8_t *)(hdr + 1);
@@ -367,12 +368,12 @@ static int stage_snapshot(struct cfs_journal *j, struct cfs_jreq *r)
 	struct cfs_jrec *rec;
 	int rc;
 
-	if (!r->begun && !space_for(j, body + 3 * BLK))
+	if (!r->begun && !space_for(j, CFS_ALLOC_SNAPSHOT, body + 3 * BLK))
 		return -ENOSPC;
 	if (r->trunc) {		/* a record of its own before it */
 		const struct cfs_journal_entry trunc = { .index = r->trunc };
 
-		rc = begin_record(j, item_bytes(0), &rec, &hdr);
+		rc = begin_record(j, CFS_ALLOC_SNAPSHOT, item_bytes(0), &rec, &hdr);
 		if (rc)
 			return rc;
 		put_item((uint8_t *)(hdr + 1), CFS_JITEM_TRUNCATE, &trunc);
@@ -380,7 +381,7 @@ static int stage_snapshot(struct cfs_journal *j, struct cfs_jreq *r)
 		r->trunc = 0;
 		r->begun = true;
 	}
-	rc = begin_record(j, body, &rec, &hdr);
+	rc = begin_record(j, CFS_ALLOC_SNAPSHOT, body, &rec, &hdr);
 	if (rc)
 		return rc;
 	memcpy(hdr + 1, &snap, sizeof(snap));

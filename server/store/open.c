@@ -433,13 +433,13 @@ static int store_setup(struct cfs_store *st, uint64_t reserve_bytes)
 	st->format_id = cfs_le64_to_cpu(st->sb.format_id);
 	st->epoch = cfs_le64_to_cpu(st->sb.epoch) + 1;
 	st->next_rec_seq = st->epoch << 40;
-	st->reserve = cfs_max(4u, st->n_segs / 64);
+	st->reserve = cfs_max(CFS_RESERVE_MIN, st->n_segs / 64);
 	st->reserve = cfs_min(st->reserve, 16u);
 	if (reserve_bytes) {
 		uint64_t n = (reserve_bytes + st->seg_bytes - 1) / st->seg_bytes;
 
-		n = cfs_max(n, (uint64_t)4);
-		st->reserve = (uint32_t)cfs_min(n, (uint64_t)st->n_segs / 2);
+		n = cfs_max(n, (uint64_t)CFS_RESERVE_MIN);
+		st->reserve = (uint32_t)cfs_min(n, (uint64_t)cfs_max(st->n_segs / 2, CFS_RESERVE_MIN));
 	}
 	cfs_list_init(&st->journals);
 	cfs_list_init(&st->later);

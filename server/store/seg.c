@@ -96,7 +96,8 @@ void cfs_store_kick(struct cfs_store *st)
 
 uint32_t cfs_seg_available(const struct cfs_store *st, enum cfs_alloc who)
 {
-	static const uint32_t keep[] = { [CFS_ALLOC_JOURNAL] = 2, [CFS_ALLOC_TOMB] = 1, [CFS_ALLOC_CLEAN] = 0 };
+	static const uint32_t keep[] = { [CFS_ALLOC_JOURNAL] = 3, [CFS_ALLOC_TOMB] = 2, [CFS_ALLOC_SNAPSHOT] = 1,
+					 [CFS_ALLOC_CLEAN] = 0 };
 	uint32_t left = who == CFS_ALLOC_FILL ? st->reserve + 1 : who == CFS_ALLOC_USER ? st->reserve : keep[who];
 
 	return st->n_free > left ? st->n_free - left : 0;

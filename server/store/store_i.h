@@ -77,8 +77,12 @@ struct cfs_seg_io {
 	void (*done)(struct cfs_seg_io *io, int err);
 };
 
-/* who asks for a segment: how many free ones must stay for the more urgent */
-enum cfs_alloc { CFS_ALLOC_FILL, CFS_ALLOC_USER, CFS_ALLOC_JOURNAL, CFS_ALLOC_TOMB, CFS_ALLOC_CLEAN };
+/*
+ * Who asks for a segment: some free ones must stay for the more urgent. A snapshot gives journal segments
+ * back, a deletion and then cleaning give back data segments: they come after everybody else.
+ */
+enum cfs_alloc { CFS_ALLOC_FILL, CFS_ALLOC_USER, CFS_ALLOC_JOURNAL, CFS_ALLOC_TOMB, CFS_ALLOC_SNAPSHOT, CFS_ALLOC_CLEAN };
+#define CFS_RESERVE_MIN	5u	/* segments */
 
 /* ---- open data segments ------------------------------------------------------------ */
 enum cfs_oseg_class { CFS_OS_USER, CFS_OS_CLEAN, CFS_OS_CLASSES };
