@@ -124,18 +124,23 @@ void cfs_ckpt_cancel(struct cfs_ckpt *ck)
 	ck->drop_n = 0;
 }
 
+static void remove_file(struct cfs_ckpt *ck)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/" RESTORE_FILE, ck->dir);
+	unlink(path);
+	ck->swap_ready = false;
+}
+
 void cfs_ckpt_destroy(struct cfs_ckpt *ck)
 {
 	if (!ck)
 		return;
 	CFS_ASSERT(!cfs_ckpt_busy(ck));
 	cfs_timer_cancel(ck->p.clock, &ck->timer);
-	if (ck->swap_ready) {	/* restored, and not wanted any more */
-		char path[PATH_MAX];
-
-		snprintf(path, sizeof(path), "%s/" RESTORE_FILE, ck->dir);
-		unlink(path);
-	}
+	if (ck->swap_ready)	/* restored, and not wanted any more */
+		remove_file(ck);
 	free(ck->dir);
 	free(ck);
 }
@@ -150,9 +155,11 @@ static void finish(struct cfs_ckpt *ck, int err)
 	ck->fd = -1;
 	free(ck->buf);
 	ck->buf = NULL;
-	ck->what = IDLE;
 	if (ck->cancel && !err)
 		err = -ECANCELED;
+	if (err && ck->what == RESTORE)
+		remove_file(ck);
+	ck->what = IDLE;
 	if (err && stored_some)
 		drop(ck, &ck->to);
 	done(ck->p.arg, err, err ? NULL : &ck->to);
