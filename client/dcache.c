@@ -535,7 +535,7 @@ int cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, cfs_dcache_walk_fn 
 			return rc;
 		for (size_t k = 0; k < n; k++) {
 			if (kind == K_NAME)
-				fn(arg, list[k].name, list[k].name_len, 0, list[k].kernel_until);
+				fn(arg, list[k].name, list[k].name_len, list[k].ino, list[k].kernel_until);
 			else
 				fn(arg, NULL, 0, list[k].ino, 0);
 		}

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: MIT
+/*
+ * breaks.c - what the server asks over the callback connection: forget (CB_BREAK), tell (CB_ASK).
+ *
+ * A break is noted at once, on the session thread; then a job forgets it here, waits until no reply that did not see the
+ * note is on its way to the kernel, makes the kernel forget, and answers (docs/leases.md, "What the client must do").
+ */
+#include "client/client_i.h"
+
+#include "base/log.h"
+#include "client/inode.h"
+#include "client/notify.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAMES_BY_ONE 64u	/* more names of one directory are forgotten by raising the epoch */
+
+struct item {
+	uint64_t dir, ino;
+	uint64_t kernel_until;
+	uint32_t flags;
+	uint8_t to_mode;
+	uint8_t name_len;
+	uint8_t answer;
+	char name[CFS_NAME_MAX];
+};
+
+struct cb_job {
+	uint64_t conn_gen;
+	struct cfs_msg_hdr hdr;
+	uint32_t n;
+	uint64_t ask_ino;
+	struct item items[CFS_BREAK_MAX];
+};
+
+/* ---- forgetting many things ----------------------------------------------------------------- */
+struct forget_walk {
+	struct cfs_client *c;
+	uint64_t now, dir;
+	unsigned n_names, max;
+};
+
+static void count_name(void *arg, const char *name, size_t len, uint64_t ino, uint64_t kernel_until)
+{
+	struct forget_walk *w = arg;
+
+	(void)len;
+	(void)ino;
+	if (name && kernel_until > w->now)
+		w->n_names++;
+}
+
+static void forget_one(void *arg, const char *name, size_t len, uint64_t ino, uint64_t kernel_until)
+{
+	struct forget_walk *w = arg;
+
+	if (!name)
+		cfs_notify_attr(w->c, ino);
+	else if (w->max && kernel_until > w->now)
+		cfs_notify_entry(w->c, w->dir ? w->dir : ino, name, len);
+}
+
+static void forget_open(void *arg, uint64_t ino)
+{
+	cfs_notify_attr(arg, ino);
+}
+
+void cfs_breaks_drop_dir(struct cfs_client *c, uint64_t dir)
+{
+	struct forget_walk w = { .c = c, .now = cfs_boot_ns(), .dir = dir };
+	uint64_t until = cfs_dcache_drop_dir(c->dcache, dir);
+	bool epoch = false;
+
+	cfs_dcache_drop_attr(c->dcache, dir);
+	cfs_reply_barrier(c);
+	cfs_notify_attr(c, dir);
+	if (until > w.now) {
+		/* names that have fallen out of the cache are not known one by one */
+		cfs_dcache_walk_dir(c->dcache, dir, count_name, &w);
+		epoch = (until == UINT64_MAX || w.n_names > NAMES_BY_ONE) && cfs_notify_epoch(c);
+		w.max = !epoch;
+	}
+	cfs_dcache_walk_dir(c->dcache, dir, forget_one, &w);
+	cfs_inodes_walk(c, forget_open, c);
+}
+
+struct ino_list {
+	uint64_t *v;
+	size_t n, cap;
+};
+
+static void list_add(void *arg, uint64_t ino)
+{
+	struct ino_list *l = arg;
+
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? 2 * l->cap : 1024;
+		void *v = realloc(l->v, cap * sizeof(*l->v));
+
+		if (!v)
+			return;
+		l->v = v;
+		l->cap = cap;
+	}
+	l->v[l->n++] = ino;
+}
+
+void cfs_breaks_drop_all(struct cfs_client *c, bool lost)
+{
+	struct forget_walk w = { .c = c, .now = cfs_boot_ns() };
+	struct ino_list l = { 0 };
+
+	cfs_client_note(c, CFS_BRK_ALL, 0, 0, NULL, 0);
+	cfs_dcache_walk_attrs(c->dcache, list_add, &l);
+	cfs_inodes_walk(c, list_add, &l);
+	w.max = !cfs_notify_epoch(c);
+	if (w.max)
+		cfs_dcache_walk_dir(c->dcache, 0, forget_one, &w);
+	cfs_dcache_drop_all(c->dcache);
+	cfs_reply_barrier(c);
+	cfs_notify_epoch(c); /* what was on its way when the first one was sent */
+	for (size_t i = 0; i < l.n; i++)
+		cfs_notify_attr(c, l.v[i]);
+	free(l.v);
+	if (lost && c->data_started)
+		cfs_data_session_lost(c);
+}
+
+void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *call)
+{
+	struct forget_walk w = { .c = c, .now = cfs_boot_ns() };
+	struct cfs_lease_list list;
+	uint8_t flat[sizeof(list) + 64 * sizeof(struct cfs_lease_item)];
+	uint8_t *buf = flat;
+	struct cfs_cursor cur;
+	const void *items;
+	size_t len = 0, at = 0;
+
+	for (unsigned i = 0; i < call->n_body; i++)
+		len += call->body[i].iov_len;
+	if (len > sizeof(flat))
+		buf = malloc(len);
+	if (!buf) {
+		cfs_breaks_drop_all(c, false);
+		return;
+	}
+	for (unsigned i = 0; i < call->n_body; i++) {
+		memcpy(buf + at, call->body[i].iov_base, call->body[i].iov_len);
+		at += call->body[i].iov_len;
+	}
+	cfs_cursor_init(&cur, buf, len);
+	cfs_take_struct(&cur, &list);
+	items = cfs_take_array(&cur, cfs_le32_to_cpu(list.n), sizeof(struct cfs_lease_item), "leases");
+	for (uint32_t i = 0; items && i < cfs_le32_to_cpu(list.n); i++) {
+		struct cfs_lease_item item;
+		uint64_t ino, until;
+
+		cfs_copy_elem(&item, items, i);
+		ino = cfs_le64_to_cpu(item.ino);
+		/* replies of before may still come: what they say does not count any more */
+		cfs_client_note(c, CFS_BRK_DIR | CFS_BRK_DIRATTR | CFS_BRK_ATTR, ino, ino, NULL, 0);
+		/* a directory that was taken up again meanwhile loses what it got: correct, and rare */
+		until = cfs_dcache_drop_dir(c->dcache, ino);
+		if (until != UINT64_MAX && until > w.now && !cfs_notify_epoch(c)) {
+			w.dir = ino;
+			w.max = 1;
+			cfs_dcache_walk_dir(c->dcache, ino, forget_one, &w);
+		}
+	}
+	cfs_reply_barrier(c);
+	for (uint32_t i = 0; items && i < cfs_le32_to_cpu(list.n); i++) {
+		struct cfs_lease_item item;
+
+		cfs_copy_elem(&item, items, i);
+		cfs_dcache_drop_attr(c->dcache, cfs_le64_to_cpu(item.ino));
+		cfs_notify_attr(c, cfs_le64_to_cpu(item.ino));
+	}
+	if (buf != flat)
+		free(buf);
+}
+
+void cfs_client_committed(struct cfs_client *c, const struct cfs_call *call)
+{
+	struct cfs_commit_rep rep;
+	struct cfs_cursor cur;
+	const void *results;
+
+	cfs_cursor_init(&cur, call->rep, call->rep_len);
+	cfs_take_struct(&cur, &rep);
+	results = cfs_take_array(&cur, cfs_le32_to_cpu(rep.n), sizeof(struct cfs_commit_result), "results");
+	for (uint32_t i = 0; results && i < cfs_le32_to_cpu(rep.n); i++) {
+		struct cfs_commit_result r;
+		struct cfs_attr old;
+		uint64_t ino, since;
+		bool keep;
+
+		cfs_copy_elem(&r, results, i);
+		ino = cfs_attr_ino(&r.attr);
+		if (r.status || !ino)
+			continue;
+		/* what was kept under a lease that still stands is replaced, nothing else is taken up */
+		keep = cfs_dcache_attr(c->dcache, ino, &old) &&
+		       !cfs_breaks_attr(&c->breaks, call->break_gen, ino, cfs_attr_governor(&r.attr)) &&
+		       old.parent == r.attr.parent;
+		since = cfs_client_note(c, CFS_BRK_ATTR, 0, ino, NULL, 0);
+		if (!keep || !cfs_dcache_put_attr(c->dcache, &r.attr, since))
+			cfs_dcache_drop_attr(c->dcache, ino);
+	}
+}
+
+/* ---- CB_BREAK -------------------------------------------------------------------------------- */
+static void forget_here(struct cfs_client *c, struct item *it)
+{
+	if (it->flags & CFS_BRK_NAME)
+		it->kernel_until = cfs_dcache_drop_name(c->dcache, it->dir, it->name, it->name_len);
+	if (it->flags & CFS_BRK_DIRATTR)
+		cfs_dcache_drop_attr(c->dcache, it->dir);
+	if (it->flags & (CFS_BRK_ATTR | CFS_BRK_DATA | CFS_BRK_UNLINK)) {
+		cfs_dcache_drop_attr(c->dcache, it->ino);
+		cfs_inode_forget_mode(c, it->ino);
+	}
+}
+
+static void forget_in_kernel(struct cfs_client *c, struct item *it)
+{
+	if (it->flags & CFS_BRK_DIR)
+		cfs_breaks_drop_dir(c, it->dir);
+	if ((it->flags & CFS_BRK_NAME) && it->kernel_until > cfs_boot_ns())
+		cfs_notify_entry(c, it->dir, it->name, it->name_len);
+	if (it->flags & CFS_BRK_DIRATTR)
+		cfs_notify_attr(c, it->dir);
+	if (it->flags & (CFS_BRK_ATTR | CFS_BRK_DATA | CFS_BRK_UNLINK))
+		cfs_notify_attr(c, it->ino);
+	if ((it->flags & CFS_BRK_DATA) && c->data_started && cfs_data_break(c, it->ino, it->to_mode))
+		it->answer |= CFS_BRKR_OPEN;
+	if (it->flags & CFS_BRK_UNLINK) {
+		if (cfs_inode_set_orphan(c, it->ino))
+			it->answer |= CFS_BRKR_OPEN;
+		else
+			it->answer &= (uint8_t)~CFS_BRKR_OPEN;
+	}
+}
+
+bool cfs_breaks_pending(struct cfs_client *c)
+{
+	return __atomic_load_n(&c->breaks_pending, __ATOMIC_ACQUIRE) > 0;
+}
+
+static void free_job(struct cfs_client *c, struct cb_job *j)
+{
+	__atomic_sub_fetch(&c->breaks_pending, 1, __ATOMIC_ACQ_REL);
+	free(j);
+}
+
+static void handle_break(struct cfs_client *c, void *arg)
+{
+	struct cb_job *j = arg;
+	struct {
+		struct cfs_break_rep rep;
+		uint8_t answers[CFS_BREAK_MAX];
+	} out = { .rep.n = cfs_cpu_to_le32(j->n) };
+
+	for (uint32_t i = 0; i < j->n; i++)
+		forget_here(c, &j->items[i]);
+	cfs_reply_barrier(c);
+	for (uint32_t i = 0; i < j->n; i++) {
+		forget_in_kernel(c, &j->items[i]);
+		out.answers[i] = j->items[i].answer;
+	}
+	cfs_session_answer(c, j->conn_gen, &j->hdr, 0, &out, (uint32_t)sizeof(out.rep) + j->n);
+	free_job(c, j);
+}
+
+static int decode_break(struct cb_job *j, const void *body, uint32_t len)
+{
+	struct cfs_break_req req;
+	struct cfs_cursor cur;
+
+	cfs_cursor_init(&cur, body, len);
+	cfs_take_struct(&cur, &req);
+	j->n = cfs_le32_to_cpu(req.n);
+	if (j->n > CFS_BREAK_MAX)
+		return -EPROTO;
+	for (uint32_t i = 0; i < j->n; i++) {
+		struct item *it = &j->items[i];
+		struct cfs_break_item item;
+		const char *name;
+
+		cfs_take_struct(&cur, &item);
+		it->dir = cfs_le64_to_cpu(item.dir);
+		it->ino = cfs_le64_to_cpu(item.ino);
+		it->flags = cfs_le32_to_cpu(item.flags);
+		it->to_mode = item.to_mode;
+		if (cfs_le16_to_cpu(item.name_len) > CFS_NAME_MAX || it->to_mode > CFS_LEASE_EXCL)
+			return -EPROTO;
+		it->name_len = (uint8_t)cfs_le16_to_cpu(item.name_len);
+		name = cfs_take(&cur, it->name_len, "name");
+		if (name)
+			memcpy(it->name, name, it->name_len);
+	}
+	return cfs_cursor_end(&cur);
+}
+
+/* ---- CB_ASK ------------------------------------------------------------------------------------- */
+static void handle_ask(struct cfs_client *c, void *arg)
+{
+	struct cb_job *j = arg;
+	struct cfs_ask_rep rep = { 0 };
+	struct cfs_data *d = c->data_started ? cfs_data_find(c, j->ask_ino) : NULL;
+
+	if (d) {
+		struct cfs_attr attr = { .ino = cfs_cpu_to_le64(j->ask_ino) };
+
+		if (cfs_data_attr(d, &attr)) {
+			rep.size = attr.size;
+			rep.alloc = attr.alloc;
+			rep.mtime = attr.mtime;
+			rep.ctime = attr.ctime;
+			rep.known = cfs_cpu_to_le32(1);
+		}
+		cfs_data_put(d);
+	}
+	cfs_session_answer(c, j->conn_gen, &j->hdr, 0, &rep, sizeof(rep));
+	free_job(c, j);
+}
+
+/* ---- both ------------------------------------------------------------------------------------------ */
+void cfs_breaks_message(struct cfs_client *c, uint64_t conn_gen, const struct cfs_msg_hdr *hdr, const void *body,
+			uint32_t len)
+{
+	struct cb_job *j = calloc(1, sizeof(*j));
+	bool ask = cfs_le16_to_cpu(hdr->opcode) == CFS_OP_CB_ASK;
+	int rc = j ? 0 : -ENOMEM;
+
+	if (!rc) {
+		j->conn_gen = conn_gen;
+		j->hdr = *hdr;
+		if (ask && len == sizeof(struct cfs_ask_req))
+			j->ask_ino = cfs_get_le64(body);
+		else
+			rc = ask ? -EPROTO : decode_break(j, body, len);
+	}
+	if (rc) {
+		cfs_warn("a callback of the server is malformed");
+		cfs_session_answer(c, conn_gen, hdr, CFS_E_PROTO, NULL, 0);
+		free(j);
+		return;
+	}
+	if (ask) {
+		cfs_count(c, asks);
+	} else {
+		cfs_count(c, breaks);
+		__atomic_add_fetch(&c->n.break_items, j->n, __ATOMIC_RELAXED);
+	}
+	for (uint32_t i = 0; i < j->n; i++) {
+		struct item *it = &j->items[i];
+
+		cfs_client_note(c, it->flags, it->dir, it->ino, it->flags & CFS_BRK_NAME ? it->name : NULL,
+				it->name_len);
+	}
+	__atomic_add_fetch(&c->breaks_pending, 1, __ATOMIC_ACQ_REL);
+	rc = cfs_jobs_submit(c->jobs, ask ? handle_ask : handle_break, j);
+	if (rc) { /* not answered: the server fences us, and then nothing of it counts any more */
+		cfs_err("cannot handle a break: %s", strerror(-rc));
+		free_job(c, j);
+	}
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * client_i.h - private to the client core (client/ without the data path): struct cfs_client and its parts.
+ *
+ * Who runs: FUSE workers (transport.c), one session thread that owns the callback connection (session.c), a pool of job
+ * threads that handle breaks and whatever else may block (jobs.c), notifier threads (notify.c), one lock-wait
+ * thread (locks.c), one control thread (control.c), and the threads of the data path. Locks are leaves unless
+ * said otherwise: none is held while another of these is taken, or across a request.
+ */
+#ifndef CFS_CLIENT_I_H
+#define CFS_CLIENT_I_H
+
+#include "base/base.h"
+#include "base/list.h"
+#include "client/data.h"
+#include "client/dcache.h"
+#include "client/leasecheck.h"
+#include "client/rpc.h"
+#include "rpc/codec.h"
+#include "rpc/conn.h"
+
+#include <pthread.h>
+
+#define CFS_NODES_MAX		256u		/* servers known by address, ever */
+#define CFS_CLIENT_SLOTS	256u
+#define CFS_PING_DIV		4u		/* heartbeats in one lease time */
+#define CFS_FUSE_OPS_MAX	64u		/* opcodes counted */
+#define CFS_RPC_OPS_MAX		128u
+#define CFS_BUSY_DIRS		1024u		/* counters of mutations under way, by hash of directory */
+
+struct fuse_session;
+struct cfs_chan;
+struct cfs_jobs;
+struct cfs_notify;
+struct cfs_locks;
+struct cfs_session;
+struct cfs_transport;
+struct cfs_control;
+struct cfs_cmap;
+
+/* ---- threads ------------------------------------------------------------------------- */
+struct cfs_node_conn {
+	struct cfs_rpc_conn *conn;
+	uint64_t session;		/* said in its HELLO */
+	uint64_t gen;			/* cfs_client.conn_gen when it was made */
+	uint32_t credits;
+};
+
+/* what belongs to one calling thread; found by cfs_thread_self(), freed when the thread ends */
+struct cfs_thread {
+	struct cfs_list link;		/* cfs_client.threads */
+	struct cfs_client *c;
+	uint64_t section;		/* atomic: odd while inside a reply section */
+	uint64_t tag;
+	int intr_fd;			/* eventfd: the request being served was interrupted */
+	bool intr_watched;
+	void *req;			/* fuse_req_t being served, or NULL */
+	const void *in;			/* its bytes as they came from the kernel */
+	size_t in_len;
+	struct cfs_chan *chan;		/* where its reply goes */
+	void *buf;			/* CFS_BODY_MAX bytes for replies, made at first use */
+	void *io_buf;			/* CFS_IO_MAX bytes, 4096-aligned, for READ */
+	struct cfs_node_conn nodes[CFS_NODES_MAX];
+};
+#define CFS_IO_MAX (1u << 20)
+
+/* never fails after start-up: a thread that cannot have its few kilobytes aborts */
+struct cfs_thread *cfs_thread_self(struct cfs_client *c);
+void *cfs_thread_buf(struct cfs_thread *t);
+void *cfs_thread_io_buf(struct cfs_thread *t);
+/* free what the calling thread has; at the end of a thread this happens by itself */
+void cfs_thread_drop(struct cfs_client *c);
+
+/*
+ * Reply sections. A worker that hands the kernel something to keep does the last check and the reply between begin and
+ * end; who handles a break notes it and then calls the barrier: after it no reply that did not see the note is still on
+ * its way to the kernel. Nothing in a section may block.
+ */
+void cfs_reply_begin(struct cfs_client *c);
+void cfs_reply_end(struct cfs_client *c);
+void cfs_reply_barrier(struct cfs_client *c);
+
+/* ---- slots --------------------------------------------------------------------------- */
+struct cfs_slot {
+	uint32_t slot;			/* CFS_SLOT_NONE: none */
+	uint64_t seq;
+	uint64_t gen;			/* of the slot table: one per session */
+};
+
+struct cfs_slots {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	uint64_t gen;
+	uint32_t n, n_free;
+	uint64_t seq[CFS_SLOTS_MAX];
+	uint16_t free[CFS_SLOTS_MAX];
+};
+void cfs_slots_init(struct cfs_slots *s);
+void cfs_slots_destroy(struct cfs_slots *s);
+/* a new session: n fresh slots; slots of the old one become worthless */
+void cfs_slots_reset(struct cfs_slots *s, uint32_t n);
+/* 0, or -EAGAIN: none became free within wait_ms */
+int cfs_slots_get(struct cfs_slots *s, uint32_t wait_ms, struct cfs_slot *ret_slot);
+/* used: the server has seen its seq (or may have) */
+void cfs_slots_put(struct cfs_slots *s, const struct cfs_slot *slot, bool used);
+bool cfs_slots_current(struct cfs_slots *s, const struct cfs_slot *slot);
+
+/* ---- the client ----------------------------------------------------------------------- */
+enum cfs_session_state {
+	CFS_SESS_OPENING = 0,		/* none: calls wait */
+	CFS_SESS_LIVE,
+	CFS_SESS_LOST,			/* what it held is being dropped: calls fail with CFS_E_BADSESSION */
+	CFS_SESS_CLOSED,		/* the end: calls fail */
+};
+
+struct cfs_client_opts {
+	const char *const *servers;	/* host:port */
+	unsigned n_servers;
+	const char *name;		/* of the session, for people */
+	bool softerr;
+	uint32_t timeo_ms;
+	bool cache_none;
+	bool ro;
+	size_t cache_entries;
+};
+
+struct cfs_client_counters {
+	uint64_t fuse[CFS_FUSE_OPS_MAX];
+	uint64_t rpc[CFS_RPC_OPS_MAX];
+	uint64_t dc_lookup, dc_negative, dc_getattr, dc_xattr;	/* answered without a request */
+	uint64_t breaks, break_items, asks, reconnects, retries, parked, sessions_lost, reclaims;
+	uint64_t inval_entry, inval_inode, inc_epoch, inval_late;
+};
+#define cfs_count(c, field) __atomic_add_fetch(&(c)->n.field, 1, __ATOMIC_RELAXED)
+
+struct cfs_client {
+	struct cfs_client_opts o;
+	char name[CFS_NAME_MAX + 1];
+	char nodes[CFS_NODES_MAX][256];	/* addresses; only ever added to */
+	uint32_t n_nodes;		/* atomic */
+	uint32_t n_servers;		/* nodes[0 .. n_servers-1] are the options' servers */
+	uint32_t leader;		/* atomic: index of the server believed to lead */
+	pthread_mutex_t nodes_lock;
+
+	pthread_mutex_t lock;		/* state, and waiting for it */
+	pthread_cond_t cond;
+	enum cfs_session_state state;	/* atomic */
+	uint64_t session;		/* atomic; 0: none */
+	uint64_t session_gen;		/* atomic: sessions opened so far */
+	uint64_t deadline_ns;		/* atomic, boot time; 0: none */
+	uint64_t leader_epoch;		/* atomic */
+	uint64_t conn_gen;		/* atomic: raised to make every thread connect anew */
+	uint32_t lease_ms;		/* atomic */
+	uint8_t cluster[16];
+	bool stopping;			/* atomic */
+
+	struct cfs_slots slots;
+	uint64_t parked;		/* atomic: requests given up whose outcome is not known: nothing is kept meanwhile */
+	uint64_t oid_seq;		/* atomic */
+	pthread_rwlock_t map_lock;
+	struct cfs_cmap *map;		/* NULL: not known yet */
+
+	pthread_key_t thread_key;
+	pthread_mutex_t threads_lock;
+	struct cfs_list threads;
+
+	struct cfs_breaks breaks;
+	pthread_mutex_t breaks_lock;	/* serialises notes */
+	struct cfs_dcache *dcache;
+	uint32_t busy_dirs[CFS_BUSY_DIRS];	/* atomic */
+
+	struct cfs_session *sess;
+	struct cfs_jobs *jobs;
+	struct cfs_notify *notify;
+	struct cfs_locks *locks;
+	struct cfs_inodes *inodes;
+	struct fuse_session *se;	/* NULL without a mount (tests) */
+	struct cfs_transport *transport;
+	struct cfs_control *control;
+	pthread_mutex_t fhs_lock;
+	struct cfs_list fhs;		/* every open file and directory */
+	uint32_t breaks_pending;	/* atomic */
+	bool data_started;
+	bool setxattr_ext;		/* the kernel sends setxattr_flags */
+	bool end_done;			/* atomic: the end is over */
+	bool fuse_ready;		/* INIT was answered; under lock */
+
+	/* how the FUSE layer tells rpc.c of interrupts; NULL without a mount */
+	void (*req_watch)(struct cfs_thread *t);
+	void (*req_unwatch)(struct cfs_thread *t);
+	bool (*req_interrupted)(struct cfs_thread *t);
+
+	pthread_mutex_t statfs_lock;
+	struct cfs_statfs_rep statfs;
+	uint64_t statfs_ns;		/* 0: never asked */
+	struct cfs_client_counters n;
+};
+
+/* client.c */
+int cfs_client_create(const struct cfs_client_opts *o, struct cfs_client **ret_c);
+/* connects, opens the session, starts session thread and pool. err: one line on failure */
+int cfs_client_start(struct cfs_client *c, char *err, size_t errlen);
+/* no more calls come: closes the session, joins threads. The data path must be stopped before */
+void cfs_client_stop(struct cfs_client *c);
+void cfs_client_destroy(struct cfs_client *c);
+/* index of the node with this address, added if new; -ENOSPC */
+int cfs_client_node(struct cfs_client *c, const char *addr);
+
+static inline enum cfs_session_state cfs_client_state(struct cfs_client *c)
+{
+	return __atomic_load_n(&c->state, __ATOMIC_ACQUIRE);
+}
+
+/* may valid bits be kept at all just now? */
+static inline bool cfs_client_caching(struct cfs_client *c)
+{
+	return !c->o.cache_none && !__atomic_load_n(&c->parked, __ATOMIC_SEQ_CST);
+}
+
+/* note a break or a change of our own; see leasecheck.h */
+uint64_t cfs_client_note(struct cfs_client *c, uint32_t flags, uint64_t dir, uint64_t ino, const char *name, size_t len);
+
+/* mutations under way in a directory: the kernel holds its lock, see notify.h */
+void cfs_busy_begin(struct cfs_client *c, uint64_t dir);
+void cfs_busy_end(struct cfs_client *c, uint64_t dir);
+bool cfs_busy(struct cfs_client *c, uint64_t dir);
+
+/* ---- rpc.c, rpc_targets.c ----------------------------------------------------------------- */
+/* like cfs_call(), but what a lost session did not carry out is repeated under the new one */
+int cfs_call_again(struct cfs_client *c, struct cfs_call *call);
+/* one request with a slot that is already ours (resolving what was given up) */
+int cfs_call_slot(struct cfs_client *c, struct cfs_call *call, const struct cfs_slot *slot);
+/* wait; true if the request being served was interrupted. Afterwards, before the request is answered: cfs_unwatch() */
+bool cfs_pause_ms(struct cfs_client *c, struct cfs_thread *t, uint32_t ms);
+void cfs_unwatch(struct cfs_client *c, struct cfs_thread *t);
+/* the thread's connection to a node, with HELLO said for `session`; 0, CFS_E_*, or -errno */
+int cfs_node_conn(struct cfs_client *c, struct cfs_thread *t, uint32_t node, uint64_t session,
+		  struct cfs_node_conn **ret_nc);
+void cfs_node_conn_close(struct cfs_node_conn *nc);
+void cfs_client_next_leader(struct cfs_client *c, uint32_t failed);
+/* fetch the cluster map if it is newer than what we have. 0 or as cfs_call() */
+int cfs_client_map_refresh(struct cfs_client *c);
+void cfs_client_map_free(struct cfs_client *c);
+uint64_t cfs_client_map_epoch(struct cfs_client *c);	/* 0: none yet */
+/* LEASE_RETURN was answered: forget what stood under those leases */
+void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *call);
+/* COMMIT was answered: sizes and times changed at the server */
+void cfs_client_committed(struct cfs_client *c, const struct cfs_call *call);
+
+/* ---- session.c, breaks.c, jobs.c ------------------------------------------------------------ */
+int cfs_session_start(struct cfs_client *c, char *err, size_t errlen);
+void cfs_session_stop(struct cfs_client *c);
+/* somebody was told CFS_E_BADSESSION for this session */
+void cfs_session_report_lost(struct cfs_client *c, uint64_t session);
+/* wake the session thread: look at connections, epoch, answers */
+void cfs_session_kick(struct cfs_client *c);
+/* wait until the session is live and its deadline ahead. 0, -EINTR, -ETIMEDOUT, -ESHUTDOWN */
+int cfs_session_wait_live(struct cfs_client *c);
+/* an answer to a callback; from any thread. Dropped when the connection it came by is gone */
+void cfs_session_answer(struct cfs_client *c, uint64_t conn_gen, const struct cfs_msg_hdr *req, uint32_t status,
+			const void *body, uint32_t len);
+
+/* handle a CB_BREAK or CB_ASK; body is copied. May start jobs; answers by cfs_session_answer() */
+void cfs_breaks_message(struct cfs_client *c, uint64_t conn_gen, const struct cfs_msg_hdr *hdr, const void *body,
+			uint32_t len);
+/* callbacks that are not answered yet */
+bool cfs_breaks_pending(struct cfs_client *c);
+/* a directory's lease has ended: forget all of it, here and in the kernel */
+void cfs_breaks_drop_dir(struct cfs_client *c, uint64_t dir);
+/* everything is void: names, attributes, and (lost) all file data */
+void cfs_breaks_drop_all(struct cfs_client *c, bool lost);
+
+int cfs_jobs_create(struct cfs_client *c, struct cfs_jobs **ret_jobs);
+/* run fn(arg) on a pool thread; -EBUSY when too many wait */
+int cfs_jobs_submit(struct cfs_jobs *j, void (*fn)(struct cfs_client *c, void *arg), void *arg);
+/* runs what is queued, joins */
+void cfs_jobs_destroy(struct cfs_jobs *j);
+
+/* helpers for attributes and names */
+static inline uint64_t cfs_attr_ino(const struct cfs_attr *a)
+{
+	return cfs_le64_to_cpu(a->ino);
+}
+
+/* the lease that governs an inode's attributes */
+static inline uint64_t cfs_attr_governor(const struct cfs_attr *a)
+{
+	return a->parent ? cfs_le64_to_cpu(a->parent) : cfs_le64_to_cpu(a->ino);
+}
+
+#endif

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* control.h - a UNIX socket that answers whoever connects with the state of the mount, one JSON document. */
+#ifndef CFS_CLIENT_CONTROL_H
+#define CFS_CLIENT_CONTROL_H
+
+struct cfs_client;
+struct cfs_control;
+struct cfs_mount_opts;
+
+/* 0 or -errno; a mount without it works as well */
+int cfs_control_start(struct cfs_client *c, const struct cfs_mount_opts *o, struct cfs_control **ret_k);
+/* removes the socket; NULL is fine */
+void cfs_control_stop(struct cfs_control *k);
+
+#endif

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT
+/* inode.c - see inode.h. A hash table in shards; chains are short because only what is open is in it. */
+#include "client/inode.h"
+
+#include "base/hash.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define SHARDS	64u
+#define BUCKETS	256u	/* of a shard */
+
+struct inode_shard {
+	pthread_mutex_t lock;
+	struct cfs_inode *buckets[BUCKETS];
+};
+
+struct cfs_inodes {
+	uint64_t n;			/* atomic */
+	struct inode_shard shards[SHARDS];
+};
+
+static struct inode_shard *shard_of(struct cfs_client *c, uint64_t ino, struct cfs_inode ***ret_bucket)
+{
+	uint64_t h = cfs_hash_u64(ino);
+	struct inode_shard *s = &c->inodes->shards[h % SHARDS];
+
+	*ret_bucket = &s->buckets[(h / SHARDS) % BUCKETS];
+	return s;
+}
+
+int cfs_inodes_create(struct cfs_client *c, struct cfs_inodes **ret_t)
+{
+	struct cfs_inodes *t = calloc(1, sizeof(*t));
+
+	(void)c;
+	if (!t)
+		return -ENOMEM;
+	for (unsigned i = 0; i < SHARDS; i++)
+		pthread_mutex_init(&t->shards[i].lock, NULL);
+	*ret_t = t;
+	return 0;
+}
+
+static void inode_free(struct cfs_inode *i)
+{
+	if (i->data)
+		cfs_data_put(i->data);
+	pthread_mutex_destroy(&i->lock);
+	free(i);
+}
+
+void cfs_inodes_destroy(struct cfs_inodes *t)
+{
+	if (!t)
+		return;
+	for (unsigned s = 0; s < SHARDS; s++)
+		for (unsigned b = 0; b < BUCKETS; b++)
+			CFS_ASSERT(!t->shards[s].buckets[b]);
+	free(t);
+}
+
+static struct cfs_inode *find_or_make(struct cfs_client *c, uint64_t ino, bool make)
+{
+	struct cfs_inode **bucket, *i;
+	struct inode_shard *s;
+
+	if (!make && !__atomic_load_n(&c->inodes->n, __ATOMIC_RELAXED))
+		return NULL;
+	s = shard_of(c, ino, &bucket);
+	pthread_mutex_lock(&s->lock);
+	for (i = *bucket; i && i->ino != ino; i = i->next)
+		;
+	if (!i && make) {
+		i = calloc(1, sizeof(*i));
+		if (i) {
+			i->ino = ino;
+			pthread_mutex_init(&i->lock, NULL);
+			i->next = *bucket;
+			*bucket = i;
+			__atomic_add_fetch(&c->inodes->n, 1, __ATOMIC_RELAXED);
+		}
+	}
+	if (i)
+		i->refs++;
+	pthread_mutex_unlock(&s->lock);
+	return i;
+}
+
+struct cfs_inode *cfs_inode_get(struct cfs_client *c, uint64_t ino)
+{
+	return find_or_make(c, ino, true);
+}
+
+struct cfs_inode *cfs_inode_find(struct cfs_client *c, uint64_t ino)
+{
+	return find_or_make(c, ino, false);
+}
+
+void cfs_inode_put(struct cfs_client *c, struct cfs_inode *i)
+{
+	struct cfs_inode **p;
+	struct inode_shard *s;
+	bool last;
+
+	if (!i)
+		return;
+	s = shard_of(c, i->ino, &p);
+	pthread_mutex_lock(&s->lock);
+	CFS_ASSERT(i->refs > 0);
+	last = !--i->refs;
+	if (last) {
+		while (*p != i)
+			p = &(*p)->next;
+		*p = i->next;
+		__atomic_sub_fetch(&c->inodes->n, 1, __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (last)
+		inode_free(i);
+}
+
+bool cfs_inode_is_open(struct cfs_client *c, uint64_t ino)
+{
+	struct cfs_inode *i = cfs_inode_find(c, ino);
+	bool open = false;
+
+	if (i) {
+		pthread_mutex_lock(&i->lock);
+		open = i->n_open > 0;
+		pthread_mutex_unlock(&i->lock);
+	}
+	cfs_inode_put(c, i);
+	return open;
+}
+
+bool cfs_inode_set_orphan(struct cfs_client *c, uint64_t ino)
+{
+	struct cfs_inode *i = cfs_inode_find(c, ino);
+	bool open = false;
+
+	if (i) {
+		pthread_mutex_lock(&i->lock);
+		open = i->n_open > 0;
+		i->orphan |= open;
+		pthread_mutex_unlock(&i->lock);
+	}
+	cfs_inode_put(c, i);
+	return open;
+}
+
+void cfs_inode_told(struct cfs_client *c, const struct cfs_attr *attr)
+{
+	uint32_t mode = cfs_le32_to_cpu(attr->mode);
+	struct cfs_inode *i = cfs_inode_find(c, cfs_attr_ino(attr));
+
+	if (!i)
+		return;
+	pthread_mutex_lock(&i->lock);
+	i->told = true;
+	i->told_mtime = attr->mtime;
+	i->mode_known = true;
+	i->may_kill = (mode & 06000) || (cfs_le32_to_cpu(attr->flags) & CFS_IF_CAPS);
+	if (i->attr_set)
+		i->attr = *attr;
+	pthread_mutex_unlock(&i->lock);
+	cfs_inode_put(c, i);
+}
+
+void cfs_inode_forget_mode(struct cfs_client *c, uint64_t ino)
+{
+	struct cfs_inode *i = cfs_inode_find(c, ino);
+
+	if (!i)
+		return;
+	pthread_mutex_lock(&i->lock);
+	i->mode_known = false;
+	pthread_mutex_unlock(&i->lock);
+	cfs_inode_put(c, i);
+}
+
+void cfs_inodes_walk(struct cfs_client *c, void (*fn)(void *arg, uint64_t ino), void *arg)
+{
+	uint64_t *list = NULL;
+
+	for (unsigned s = 0; s < SHARDS; s++) {
+		struct inode_shard *sh = &c->inodes->shards[s];
+		size_t n = 0, cap = 0;
+
+		for (unsigned pass = 0; pass < 2; pass++) {
+			pthread_mutex_lock(&sh->lock);
+			n = 0;
+			for (unsigned b = 0; b < BUCKETS; b++)
+				for (struct cfs_inode *i = sh->buckets[b]; i; i = i->next) {
+					if (pass && n < cap)
+						list[n] = i->ino;
+					n += !pass || n < cap;
+				}
+			pthread_mutex_unlock(&sh->lock);
+			if (!pass) {
+				free(list);
+				list = n ? malloc(n * sizeof(*list)) : NULL;
+				cap = list ? n : 0;
+			}
+		}
+		for (size_t k = 0; k < cap && k < n; k++)
+			fn(arg, list[k]);
+	}
+	free(list);
+}
+
+void cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner)
+{
+	bool have = false;
+
+	pthread_mutex_lock(&i->lock);
+	for (unsigned k = 0; k < i->n_owners && k < CFS_LOCK_OWNERS_MAX; k++)
+		have |= i->owners[k] == owner;
+	if (!have && i->n_owners < CFS_LOCK_OWNERS_MAX)
+		i->owners[i->n_owners++] = owner;
+	else if (!have)
+		i->n_owners = CFS_LOCK_OWNERS_MAX + 1;
+	pthread_mutex_unlock(&i->lock);
+}
+
+bool cfs_inode_owner_take(struct cfs_inode *i, uint64_t owner)
+{
+	bool have;
+
+	pthread_mutex_lock(&i->lock);
+	have = i->n_owners > CFS_LOCK_OWNERS_MAX;
+	for (unsigned k = 0; !have && k < i->n_owners; k++) {
+		if (i->owners[k] != owner)
+			continue;
+		i->owners[k] = i->owners[--i->n_owners];
+		have = true;
+	}
+	pthread_mutex_unlock(&i->lock);
+	return have;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * inode.h - inodes that this mount has open: what must be known of them beyond their data.
+ *
+ * An entry lives while it is referenced: by open files and directories, or a call that looks at it. Thread-safe; a
+ * leaf lock per inode, taken inside the functions here and by `lock` holders below.
+ */
+#ifndef CFS_CLIENT_INODE_H
+#define CFS_CLIENT_INODE_H
+
+#include "client/client_i.h"
+
+#define CFS_LOCK_OWNERS_MAX 16u		/* remembered of one inode; with more, every close unlocks */
+
+struct cfs_inode {
+	struct cfs_inode *next;
+	uint64_t ino;
+	unsigned refs;			/* under the shard's lock */
+	pthread_mutex_t lock;
+	struct cfs_data *data;		/* of a regular file, once opened; lives as long as this */
+	unsigned n_open;		/* file handles */
+	bool orphan;			/* no name any more, kept by us: RELEASE at last close */
+	bool mode_known, may_kill;	/* could a write have to drop suid, sgid or capabilities? */
+	bool told;			/* told_mtime means something */
+	struct cfs_time told_mtime;	/* what the kernel was last told */
+	bool attr_set;
+	struct cfs_attr attr;		/* of an open directory: for fstat after it was removed */
+	unsigned n_owners;		/* of POSIX locks; > MAX: not all are listed */
+	uint64_t owners[CFS_LOCK_OWNERS_MAX];
+};
+
+int cfs_inodes_create(struct cfs_client *c, struct cfs_inodes **ret_t);
+void cfs_inodes_destroy(struct cfs_inodes *t);
+/* find or make; NULL: no memory */
+struct cfs_inode *cfs_inode_get(struct cfs_client *c, uint64_t ino);
+struct cfs_inode *cfs_inode_find(struct cfs_client *c, uint64_t ino);
+void cfs_inode_put(struct cfs_client *c, struct cfs_inode *i);
+/* is it open? */
+bool cfs_inode_is_open(struct cfs_client *c, uint64_t ino);
+/* an unlinked inode stays while it is open: remember to RELEASE it. false: it is not open */
+bool cfs_inode_set_orphan(struct cfs_client *c, uint64_t ino);
+/* these attributes were sent to the kernel, or learnt: for told_mtime and may_kill */
+void cfs_inode_told(struct cfs_client *c, const struct cfs_attr *attr);
+/* somebody else changed its attributes */
+void cfs_inode_forget_mode(struct cfs_client *c, uint64_t ino);
+/* every inode that is open */
+void cfs_inodes_walk(struct cfs_client *c, void (*fn)(void *arg, uint64_t ino), void *arg);
+
+/* a POSIX lock was taken; and: has this owner perhaps one? Then it counts as gone from now on */
+void cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner);
+bool cfs_inode_owner_take(struct cfs_inode *i, uint64_t owner);
+
+#endif
