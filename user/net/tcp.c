@@ -493,6 +493,7 @@ static void tcp_hook(struct cfs_loop_hook *hook)
 {
 	struct tcp_net *t = cfs_container_of(hook, struct tcp_net, hook);
 
+	tcp_tx_reap_quick(t);
 	while (!cfs_list_empty(&t->dirty)) {
 		struct tcp_conn *c = cfs_list_first(&t->dirty, struct tcp_conn, dirty_link);
 
@@ -508,6 +509,7 @@ static void probe(struct tcp_net *t)
 	struct io_uring_probe *p = io_uring_get_probe_ring(cfs_loop_ring(t->loop));
 
 	t->send_zc = p && io_uring_opcode_supported(p, IORING_OP_SENDMSG_ZC);
+	t->send_quick = t->send_zc;	/* since the same kernel (6.1) a failed send tells how far it came */
 	t->multi_accept = true;		/* until the kernel says no */
 	io_uring_free_probe(p);
 }
@@ -580,6 +582,7 @@ int tcp_net_create(struct cfs_loop *loop, uint64_t payload_bytes, bool provided_
 	cfs_list_init(&t->starved);
 	cfs_list_init(&t->nobufs);
 	cfs_list_init(&t->ending);
+	cfs_list_init(&t->quick);
 	t->timer.fn = tcp_tick;
 	t->hook.fn = tcp_hook;
 	t->hook.last = true;

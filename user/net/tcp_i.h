@@ -52,6 +52,9 @@ struct tx_batch {
 	uint64_t left;			/* bytes not yet sent */
 	uint32_t notifs;		/* zero-copy notifications outstanding */
 	bool zc, complete;
+	bool quick;			/* sent in silence: in t->quick until cfs_loop_taken(mark) */
+	uint32_t mark;
+	struct cfs_list quick_link;
 	uint32_t iov_at, iov_n;		/* iov[iov_at .. iov_n) is what is left */
 	struct iovec iov[TX_IOV_MAX];
 };
@@ -134,7 +137,8 @@ struct tcp_net {
 	struct cfs_timer timer;
 	uint32_t n_conns, ticks;
 	bool closing, wake_posted, wake_wanted;
-	bool multi_recv, multi_accept, send_zc;
+	bool multi_recv, multi_accept, send_zc, send_quick;
+	struct cfs_list quick;		/* batches whose success is silent */
 	uint32_t refused;		/* connections over the limit, since the last log line */
 
 	struct io_uring_buf_ring *bufs;	/* NULL: not supported */
@@ -175,6 +179,7 @@ void tcp_tx_init(struct tcp_conn *c);
 int tcp_tx_send(struct cfs_conn *conn, const struct cfs_send *send);
 void tcp_tx_flush(struct tcp_conn *c);		/* start sending what is queued */
 void tcp_tx_dirty(struct tcp_conn *c);		/* flush at the end of this turn */
+void tcp_tx_reap_quick(struct tcp_net *t);	/* those of earlier turns that have succeeded */
 bool tcp_tx_idle(const struct tcp_conn *c);
 void tcp_tx_drop(struct tcp_conn *c);		/* what is queued will not be sent */
 void tcp_tx_net_fini(struct tcp_net *t);

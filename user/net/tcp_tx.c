@@ -3,6 +3,10 @@
  * tcp_tx.c - sending; see tcp_i.h. Messages queue per connection and are gathered, at the end of a turn, into
  * one sendmsg; one is under way per connection, so order is kept. Header and body are copied when they are
  * queued, payloads stay where they are until the kernel has let go of them.
+ *
+ * Small sends are "quick": they may not wait (MSG_DONTWAIT) and say nothing when they succeed, so that the wait for the
+ * next request is not cut short by the completion of the last reply: one io_uring_enter() a round trip. What does
+ * not fit into the socket's buffer comes back as a completion and goes on as an ordinary send.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +16,7 @@
 #include "rpc/codec.h"
 
 #define TX_INLINE	(sizeof(struct cfs_msg_hdr) + 448u)	/* of messages that are recycled */
+#define TX_QUICK_BYTES	(32u << 10)
 #define TX_FREE_MAX	4096u
 #define TX_BATCH_BYTES	(16u << 20)	/* of one sendmsg */
 #define TX_NOTIFS_MAX	16u		/* batches of a connection that the kernel still refers to */
@@ -164,7 +169,7 @@ static void tx_done(struct cfs_ring_op *op, int32_t res, uint32_t flags);
 static void batch_fill(struct tcp_conn *c, struct tx_batch *b)
 {
 	struct tx_msg *m, **tail = &b->msgs;
-	bool bulk = false;
+	bool bulk = false, payload = false;
 
 	b->left = 0;
 	b->iov_at = b->iov_n = 0;
@@ -179,6 +184,7 @@ static void batch_fill(struct tcp_conn *c, struct tx_batch *b)
 		if (m->payload_len)
 			b->iov[b->iov_n++] = (struct iovec){
 				(void *)(uintptr_t)m->payload, m->payload_len };
+		payload |= m->payload_len > 0;
 		bulk |= m->payload_len >= TCP_BULK_MIN;
 		b->left += (uint64_t)m->len + m->payload_len;
 	}
@@ -186,13 +192,17 @@ static void batch_fill(struct tcp_conn *c, struct tx_batch *b)
 	if (!c->txq)
 		c->txq_tail = &c->txq;
 	b->zc = bulk && c->tx_zc && c->notifs < TX_NOTIFS_MAX;
+	b->quick = !payload && c->t->send_quick && b->left <= TX_QUICK_BYTES;
 }
 
 static void batch_start(struct tcp_conn *c, struct tx_batch *b)
 {
 	struct io_uring_sqe *sqe = cfs_loop_sqe(c->t->loop);
-	const int flags = MSG_NOSIGNAL | MSG_WAITALL;	/* the kernel goes on after a short send */
 	const struct iovec *iov = &b->iov[b->iov_at];
+	int flags = MSG_NOSIGNAL | MSG_WAITALL;	/* the kernel goes on after a short send */
+
+	if (b->quick)
+		flags |= MSG_DONTWAIT;
 
 	if (b->iov_n - b->iov_at == 1 && !b->zc) {
 		io_uring_prep_send(sqe, c->fd, iov->iov_base, iov->iov_len, flags);
@@ -208,6 +218,37 @@ static void batch_start(struct tcp_conn *c, struct tx_batch *b)
 	}
 	cfs_loop_sqe_set(sqe, &b->op);
 	c->ops++;
+	if (b->quick) {
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+		b->mark = cfs_loop_mark(c->t->loop);
+		cfs_list_add_tail(&c->t->quick, &b->quick_link);
+	}
+}
+
+/* the batch is sent, or given up */
+static void batch_end(struct tcp_conn *c, struct tx_batch *b)
+{
+	b->complete = true;
+	c->tx = NULL;
+	if (c->txq)	/* at the end of the turn: until then more may come */
+		tcp_tx_dirty(c);
+	if (!b->notifs)
+		batch_release(c->t, b);
+}
+
+void tcp_tx_reap_quick(struct tcp_net *t)
+{
+	while (!cfs_list_empty(&t->quick)) {
+		struct tx_batch *b = cfs_list_first(&t->quick, struct tx_batch, quick_link);
+		struct tcp_conn *c = b->conn;
+
+		if (!cfs_loop_taken(t->loop, b->mark))
+			break;	/* in order of submission */
+		cfs_list_del(&b->quick_link);
+		c->ops--;
+		batch_end(c, b);
+		tcp_conn_settle(c);
+	}
 }
 
 void tcp_tx_flush(struct tcp_conn *c)
@@ -226,6 +267,7 @@ void tcp_tx_flush(struct tcp_conn *c)
 	b->conn = c;
 	b->notifs = 0;
 	b->complete = false;
+	cfs_list_init(&b->quick_link);
 	batch_fill(c, b);
 	c->tx = b;
 	c->tx_tick = c->t->ticks;
@@ -247,6 +289,19 @@ static void batch_advance(struct tx_batch *b, uint64_t n)
 	}
 }
 
+/* a send that ended early: is there another way? */
+static bool tx_goes_on(struct tcp_conn *c, struct tx_batch *b, int32_t res)
+{
+	if (res > 0 || res == -EINTR || (res == -EAGAIN && b->quick))
+		return true;
+	if (b->zc && (res == -EOPNOTSUPP || res == -EINVAL || res == -ENOMEM || res == -ENOBUFS)) {
+		/* this socket cannot, or its budget of pinned memory is used up: copying always works */
+		c->tx_zc = b->zc = false;
+		return true;
+	}
+	return false;
+}
+
 static void tx_done(struct cfs_ring_op *op, int32_t res, uint32_t flags)
 {
 	struct tx_batch *b = cfs_container_of(op, struct tx_batch, op);
@@ -255,40 +310,29 @@ static void tx_done(struct cfs_ring_op *op, int32_t res, uint32_t flags)
 	if (flags & IORING_CQE_F_NOTIF) {
 		b->notifs--;
 		c->notifs--;
-		goto out;
+		if (b->complete && !b->notifs)
+			batch_release(c->t, b);
+		tcp_conn_settle(c);
+		return;
 	}
 	c->ops--;
 	if (flags & IORING_CQE_F_MORE) {
 		b->notifs++;
 		c->notifs++;
 	}
-	if (res < 0 && b->zc && !c->shut &&
-	    (res == -EOPNOTSUPP || res == -EINVAL || res == -ENOMEM || res == -ENOBUFS)) {
-		/* this socket cannot, or its budget of pinned memory is used up: copying always works */
-		c->tx_zc = b->zc = false;
-		batch_start(c, b);
-		return;
-	}
-	if (res == -EINTR && !c->shut) {
-		batch_start(c, b);
-		return;
-	}
 	if (res > 0) {
 		batch_advance(b, (uint64_t)res);
 		c->tx_tick = c->t->ticks;
-		if (b->left && !c->shut) {
-			batch_start(c, b);
-			return;
-		}
 	}
-	b->complete = true;
-	c->tx = NULL;
+	if (b->left && !c->shut && tx_goes_on(c, b, res)) {
+		b->quick = false;
+		cfs_list_del(&b->quick_link);
+		batch_start(c, b);
+		return;
+	}
+	cfs_list_del(&b->quick_link);
 	if (b->left && !c->shut)
 		tcp_conn_fail(c, res < 0 ? res : -EPIPE);
-	else if (c->txq)	/* at the end of the turn: until then more may come */
-		tcp_tx_dirty(c);
-out:
-	if (b->complete && !b->notifs)
-		batch_release(c->t, b);
+	batch_end(c, b);
 	tcp_conn_settle(c);
 }

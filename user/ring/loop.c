@@ -51,6 +51,8 @@ struct cfs_loop {
 	struct cfs_offload *offload;
 	struct cfs_ring_op event_op;
 	uint64_t event_count;
+	uint32_t taken;		/* submission queue's head before the last reaping */
+	bool drained;		/* that reaping left nothing */
 	uint64_t files_used;	/* bit per slot of the ring's file table */
 	int event_fd;
 	uint16_t buf_groups;
@@ -298,6 +300,16 @@ void cfs_loop_sqe_set(struct io_uring_sqe *sqe, struct cfs_ring_op *op)
 	io_uring_sqe_set_data(sqe, op);
 }
 
+uint32_t cfs_loop_mark(struct cfs_loop *loop)
+{
+	return loop->ring.sq.sqe_tail;
+}
+
+bool cfs_loop_taken(struct cfs_loop *loop, uint32_t mark)
+{
+	return loop->drained && (int32_t)(loop->taken - mark) >= 0;
+}
+
 int cfs_loop_file_add(struct cfs_loop *loop, int fd)
 {
 	int slot, rc;
@@ -423,6 +435,8 @@ static void reap(struct cfs_loop *loop)
 	uint32_t budget = loop->ring.cq.ring_entries;	/* then timers and hooks have their turn */
 	unsigned n;
 
+	loop->taken = io_uring_smp_load_acquire(loop->ring.sq.khead);
+	loop->drained = false;
 	if (cfs_unlikely(loop->n_stash))
 		run_stash(loop);
 	do {
@@ -443,6 +457,7 @@ static void reap(struct cfs_loop *loop)
 		}
 		budget -= cfs_min(n, budget);
 	} while (n && budget);
+	loop->drained = !n && !io_uring_cq_has_overflow(&loop->ring);
 }
 
 /* submit what is queued and wait until a completion, the first timer or the timeout */

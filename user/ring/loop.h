@@ -63,6 +63,14 @@ struct io_uring *cfs_loop_ring(struct cfs_loop *loop);
 struct io_uring_sqe *cfs_loop_sqe(struct cfs_loop *loop);
 void cfs_loop_sqe_set(struct io_uring_sqe *sqe, struct cfs_ring_op *op);
 
+/*
+ * For requests that complete while they are submitted and are silent when they succeed (IOSQE_CQE_SKIP_SUCCESS):
+ * cfs_loop_mark() after filling the SQE, and from a later turn on cfs_loop_taken(): true when the kernel has taken
+ * everything up to the mark and each completion that this caused has been delivered; silence then means success.
+ */
+uint32_t cfs_loop_mark(struct cfs_loop *loop);
+bool cfs_loop_taken(struct cfs_loop *loop, uint32_t mark);
+
 void cfs_loop_hook_add(struct cfs_loop *loop, struct cfs_loop_hook *hook);
 void cfs_loop_hook_del(struct cfs_loop *loop, struct cfs_loop_hook *hook);
 

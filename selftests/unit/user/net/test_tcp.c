@@ -357,6 +357,63 @@ static void test_garbage(void **state)
 	assert_int_equal(b.received, 0);
 }
 
+/*
+ * Small messages into a socket that fills up: sends that fail half way go on where they stopped. The peer reads in
+ * odd pieces and finds every message, in order.
+ */
+static void test_full_socket(void **state)
+{
+	struct fixture *f = *state;
+	struct end a = { .f = f };
+	const unsigned total = 60000;
+	static uint8_t buf[7777];
+	struct cfs_send s = { .body = bulk, .body_len = 93 };
+	struct cfs_frame frame;
+	unsigned sent = 0, got = 0, idle = 0;
+	size_t used;
+	int fd;
+
+	assert_int_equal(f->net->ops->listen(f->net, f->addr, &handler, &a), 0);
+	fd = raw_connect(f);
+	assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+	TURN_UNTIL(f, a.conn);
+	cfs_frame_init(&frame, NULL);
+	while (got < total) {
+		ssize_t n;
+
+		for (unsigned burst = 0; sent < total && burst < 1 + sent % 97; burst++) {
+			cfs_hdr_init(&s.hdr, CFS_OP_LOOKUP);
+			s.hdr.tag = cfs_cpu_to_le64(sent);
+			if (cfs_conn_send(a.conn, &s))
+				break;
+			sent++;
+		}
+		assert_int_equal(cfs_loop_turn(f->loop, 0), 0);
+		/* reads nothing at first, until everything is stuck */
+		if (idle < 2000 && sent < total) {
+			idle++;
+			continue;
+		}
+		n = read(fd, buf, 1 + got % sizeof(buf));
+		assert_true(n > 0 || errno == EAGAIN);
+		for (size_t at = 0; n > 0 && at < (size_t)n;) {
+			int rc = cfs_frame_feed(&frame, buf + at, (size_t)n - at, &used);
+
+			at += used;
+			assert_true(rc == 0 || rc == 1);
+			if (rc == 0)
+				break;
+			assert_int_equal(cfs_le64_to_cpu(frame.msg.hdr.tag), got);
+			assert_memory_equal(frame.msg.body, bulk, 93);
+			got++;
+			cfs_frame_next(&frame);
+		}
+	}
+	cfs_frame_fini(&frame);
+	close(fd);
+	TURN_UNTIL(f, a.closed);
+}
+
 /* the peer takes nothing and then dies: payloads come back, once */
 static void test_peer_dies(void **state)
 {
@@ -463,6 +520,7 @@ int main(void)
 		T(test_refused, multi),
 		T(test_by_name, multi),
 		ON_TCP(test_garbage),
+		T(test_full_socket, multi),
 		T(test_peer_dies, multi),
 		T(test_starvation, multi_small),
 		T(test_starvation, single_small),
