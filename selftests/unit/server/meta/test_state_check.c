@@ -277,11 +277,50 @@ static void test_holders(void **arg)
 	assert_int_equal(findings, 2);
 }
 
+/* names whose hashes collide get cookies beside each other, in the lowest free place; the 257th is ENOSPC */
+static void test_collisions(void **arg)
+{
+	uint64_t base, ino = 0;
+	struct cfs_dent d;
+	struct cfs_tx *rd;
+	struct state s;
+	char name[16];
+
+	(void)arg;
+	state_start(&s);
+	base = cfs_meta_name_hash(s.m, "wanted", 6) & ~255ull;
+	for (unsigned i = 0; i < 256; i++) {
+		struct cfs_tx t;
+
+		assert_int_equal(cfs_ms_state_rd(s.m, &rd), 0);
+		assert_int_equal(cfs_ms_dent_find(rd, ROOT, "wanted", 6, &d), ENOENT);
+		assert_int_equal(d.cookie, base + i);
+		d.ino = 77;
+		d.mode = S_IFREG;
+		assert_int_equal(cfs_ms_state_begin(s.m, &t), 0);
+		assert_int_equal(cfs_ms_dent_put(&t, ROOT, &d, name, (uint32_t)snprintf(name, sizeof(name), "%u", i)), 0);
+		assert_int_equal(cfs_ms_state_commit(s.m, &t), 0);
+	}
+	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "wanted", .mode = S_IFREG }, &ino), ENOSPC);
+	{
+		struct cfs_key k;
+
+		cfs_key_u64x2(&k, CFS_KEY_DENTRY, ROOT, base + 100);
+		damage(&s, &k, NULL, 0);
+	}
+	ino = state_file(&s, ROOT, "wanted");
+	assert_int_equal(cfs_ms_state_rd(s.m, &rd), 0);
+	assert_int_equal(cfs_ms_dent_find(rd, ROOT, "wanted", 6, &d), 0);
+	assert_true(d.cookie == base + 100 && d.ino == ino);
+	cfs_meta_close(s.m);
+	state_rmdir(s.dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_inodes), cmocka_unit_test(test_names), cmocka_unit_test(test_data),
-		cmocka_unit_test(test_holders),
+		cmocka_unit_test(test_holders), cmocka_unit_test(test_collisions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

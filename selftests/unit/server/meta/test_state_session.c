@@ -104,6 +104,41 @@ static void test_sessions(void **arg)
 	state_stop(&s);
 }
 
+static void test_map(void **arg)
+{
+	struct {
+		struct cfs_map_rep rep;
+		struct cfs_map_target target;
+		cfs_le32 pg[4];
+	} map = { .rep = { .epoch = cfs_cpu_to_le64(3), .n_targets = cfs_cpu_to_le32(1), .n_pgs = cfs_cpu_to_le32(4),
+			   .replicas = cfs_cpu_to_le32(1), .shards = cfs_cpu_to_le32(1) }, .target = { .addr = "here:1" } };
+	static uint8_t out[CFS_BODY_MAX];
+	struct cfs_statfs_rep fs;
+	struct state s;
+	uint32_t len;
+
+	(void)arg;
+	state_start(&s);
+	assert_int_equal(cfs_meta_map(s.m, out, &len), -ENOENT);
+	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map) - 1), CFS_E_PROTO);
+	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map)), 0);
+	assert_int_equal(cfs_meta_map(s.m, out, &len), 0);
+	assert_int_equal(len, sizeof(map));
+	assert_memory_equal(out, &map, len);
+	/* epochs grow */
+	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map)), CFS_E_MAPEPOCH);
+	map.rep.epoch = cfs_cpu_to_le64(4);
+	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map)), 0);
+
+	assert_int_equal(state_commit_inline(&s, state_file(&s, ROOT, "f"), "1234", 4), 0);
+	assert_int_equal(state_read(&s, CFS_OP_STATFS, NULL, 0), 0);
+	memcpy(&fs, s.rep, sizeof(fs));
+	assert_int_equal(cfs_le64_to_cpu(fs.files), 2);
+	assert_int_equal(cfs_le64_to_cpu(fs.total_bytes), 4);
+	assert_int_equal(cfs_le32_to_cpu(fs.name_max), 255);
+	state_stop(&s);
+}
+
 /* ---- locks ------------------------------------------------------------------------------------------------- */
 static struct cfs_lock_req lock_req(uint64_t ino, uint64_t owner, unsigned space, unsigned kind, uint64_t start,
 				    uint64_t end)
@@ -265,8 +300,8 @@ static void test_lock_model(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_slots), cmocka_unit_test(test_sessions), cmocka_unit_test(test_locks),
-		cmocka_unit_test(test_lock_model),
+		cmocka_unit_test(test_slots), cmocka_unit_test(test_sessions), cmocka_unit_test(test_map),
+		cmocka_unit_test(test_locks), cmocka_unit_test(test_lock_model),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
