@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* a process has one mount, tests a few: a scan of the first entry is all it costs */
 #define MOUNTS_MAX 16
@@ -371,6 +372,7 @@ static struct cfs_data_ctx *ctx_new(struct cfs_client *c, const struct cfs_data_
 	g->c = c;
 	g->p = *p;
 	g->p.cachedir = NULL;
+	g->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 	/* what is dirty cannot be evicted: it must fit beside something clean, and hold a few objects */
 	g->p.cache_bytes = cfs_max(p->cache_bytes, 32 * CFS_MIB);
 	g->p.dirty_bytes = cfs_max(p->dirty_bytes, 8 * CFS_MIB);
@@ -388,7 +390,8 @@ static struct cfs_data_ctx *ctx_new(struct cfs_client *c, const struct cfs_data_
 	cfs_data_cond_init(&g->throttle_cond);
 	pthread_mutex_init(&g->inval_lock, NULL);
 	cfs_data_cond_init(&g->inval_cond);
-	cfs_list_init(&g->inval_list);
+	cfs_list_init(&g->inval_now);
+	cfs_list_init(&g->inval_later);
 	pthread_mutex_init(&g->commit_lock, NULL);
 	cfs_data_cond_init(&g->commit_cond);
 	cfs_list_init(&g->commit_list);

@@ -17,32 +17,40 @@
 
 /* a grant and the break of that same grant come on two connections: this long the grant may be late */
 #define GRANT_LATE_MS	5u
-#define BLOCKED_WAIT_MS	100u
+#define BLOCKED_WAIT_MS	1000u	/* for pages beside those of a blocked write */
+#define ROUNDS_MAX	32u
 #define FLUSH_GIVE_UP_MS 60000u		/* as long as the server waits at most */
 #define LOST_WAIT_MS	2000u
 #define BATCH		256u
 
-/* have the kernel drop [off, end); false: a write of ours got in the way (or, with wait_ms, took too long) */
-static bool inval_wait(struct cfs_data *d, uint64_t off, uint64_t end, uint32_t wait_ms)
+/*
+ * Have the kernel drop [off, end). False: not all of it, because a write of ours got in the way: it waits for a lease with page
+ * locks held; or the lease was lost.
+ */
+static bool inval_wait(struct cfs_data *d, uint64_t off, uint64_t end)
 {
-	uint64_t until = cfs_data_now_ms() + wait_ms, now;
-	unsigned blocked = d->writers_blocked;
-	uint32_t lost_seq = d->lost_seq, ticket;
+	uint64_t until = cfs_data_now_ms() + BLOCKED_WAIT_MS, now = 0;
+	uint32_t blocked_seq = d->blocked_seq, lost_seq = d->lost_seq;
+	struct cfs_data_inval *iv;
+	bool done;
 
 	if (off >= end)
 		return true;
-	ticket = cfs_data_inval_post(d, off, end);
-	while (!cfs_data_inval_passed(d, ticket)) {
-		if (d->writers_blocked > blocked || d->lost_seq != lost_seq)
-			return false;
-		if (!wait_ms)
-			pthread_cond_wait(&d->cond, &d->lock);
-		else if ((now = cfs_data_now_ms()) >= until)
-			return false;
-		else
-			cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
+	iv = cfs_data_inval_post(d, off, end);
+	if (!iv) {
+		cfs_data_inval_later(d, off, end);
+		return false;
 	}
-	return true;
+	while (!iv->done && d->blocked_seq == blocked_seq && d->lost_seq == lost_seq &&
+	       (!d->writers_blocked || (now = cfs_data_now_ms()) < until)) {
+		if (d->writers_blocked)
+			cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
+		else
+			pthread_cond_wait(&d->cond, &d->lock);
+	}
+	done = iv->done;
+	cfs_data_inval_put(iv);
+	return done;
 }
 
 /*
@@ -56,23 +64,27 @@ static bool recall_shared(struct cfs_data *d)
 	uint32_t lost_seq = d->lost_seq;
 
 	for (;; d->recall_round++) {
-		bool blocked = d->writers_blocked;
+		bool done;
 
-		if (blocked) {
-			uint64_t b_off = d->blocked_off, b_end = d->blocked_end;
-
+		if (d->writers_blocked) {
 			d->suspect = true;
-			if (inval_wait(d, 0, b_off, BLOCKED_WAIT_MS))
-				inval_wait(d, b_end, UINT64_MAX, BLOCKED_WAIT_MS);
-		} else if (!inval_wait(d, off, end, 0)) {
-			d->suspect = d->writers_blocked > 0;
-			blocked = true;
+			done = inval_wait(d, off, cfs_min(end, d->blocked_off));
+			done = inval_wait(d, cfs_max(off, d->blocked_end), end) && done;
+		} else {
+			done = inval_wait(d, off, end);
 		}
 		while (d->n_io && d->lost_seq == lost_seq)
 			pthread_cond_wait(&d->cond, &d->lock);
 		if (d->lost_seq != lost_seq)
 			return false;
-		if (blocked || !d->served.n)
+		if (!done && d->recall_round < ROUNDS_MAX)
+			continue;	/* around the write that came */
+		if (!done) {
+			cfs_warn("inode %" PRIx64 ": pages that are being written are in the way of a recall", d->ino);
+			d->suspect = true;
+			break;
+		}
+		if (!d->served.n)
 			break;
 		off = d->served.v[0].off;
 		end = d->served.v[d->served.n - 1].end;
@@ -80,7 +92,7 @@ static bool recall_shared(struct cfs_data *d)
 	}
 	if (d->suspect && !d->writers_blocked) {	/* they are through already */
 		d->suspect = false;
-		cfs_data_inval_post(d, 0, UINT64_MAX);
+		cfs_data_inval_later(d, 0, UINT64_MAX);
 	}
 	return true;
 }
@@ -170,7 +182,7 @@ bool cfs_data_break(struct cfs_client *c, uint64_t ino, unsigned to_mode)
 	pthread_mutex_lock(&d->lock);
 	recall_begin(d);
 	/* is this for a grant whose reply is just arriving? then let it serve the one who asked for it */
-	until = cfs_data_now_ms() + GRANT_LATE_MS;
+	until = cfs_data_now_ms() + (GRANT_LATE_MS << cfs_min(d->lost_grants, 4u));
 	while (d->opening && (now = cfs_data_now_ms()) < until)
 		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
 	d->break_seq++;
@@ -267,22 +279,29 @@ void cfs_data_idle(struct cfs_client *c, uint32_t idle_ms)
 }
 
 /* ---- lost ---------------------------------------------------------------------------------- */
-static void lose_one(struct cfs_data *d, uint32_t *ret_ticket)
+static struct cfs_data_inval *lose_one(struct cfs_data *d)
 {
+	struct cfs_data_inval *iv;
+
 	pthread_mutex_lock(&d->lock);
 	if (d->lease != CFS_LEASE_NONE || d->opening || cfs_data_is_dirty(d) || d->flushing)
 		cfs_data_lose(d, -EIO);
-	*ret_ticket = cfs_data_inval_post(d, 0, UINT64_MAX);
+	iv = cfs_data_inval_post(d, 0, UINT64_MAX);
+	if (!iv)
+		cfs_data_inval_later(d, 0, UINT64_MAX);
 	pthread_mutex_unlock(&d->lock);
+	return iv;
 }
 
-static void wait_lost(struct cfs_data *d, uint32_t ticket, uint64_t until)
+static void wait_lost(struct cfs_data *d, struct cfs_data_inval *iv, uint64_t until)
 {
 	uint64_t now;
 
 	pthread_mutex_lock(&d->lock);
-	while (!cfs_data_inval_passed(d, ticket) && (now = cfs_data_now_ms()) < until)
+	while (iv && !iv->done && (now = cfs_data_now_ms()) < until)
 		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
+	if (iv)
+		cfs_data_inval_put(iv);
 	/* a COMMIT of what we had must not go out under the next session: calls fail at once until we return */
 	while (d->drop_later && d->flushing && (now = cfs_data_now_ms()) < until + LOST_WAIT_MS)
 		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until + LOST_WAIT_MS - now));
@@ -295,8 +314,8 @@ void cfs_data_session_lost(struct cfs_client *c)
 {
 	struct cfs_data_ctx *g = cfs_data_ctx_of(c);
 	uint64_t until = cfs_data_now_ms() + LOST_WAIT_MS;
+	struct cfs_data_inval *iv[BATCH];
 	struct cfs_data *v[BATCH];
-	uint32_t ticket[BATCH];
 
 	/*
 	 * The kernel's pages go too; what is waited for in vain (a page lock of a WRITE that is stuck) is
@@ -308,9 +327,9 @@ void cfs_data_session_lost(struct cfs_client *c)
 
 		while ((n = cfs_data_walk(g, s, &pos, v, BATCH))) {
 			for (unsigned i = 0; i < n; i++)
-				lose_one(v[i], &ticket[i]);
+				iv[i] = lose_one(v[i]);
 			for (unsigned i = 0; i < n; i++) {
-				wait_lost(v[i], ticket[i], until);
+				wait_lost(v[i], iv[i], until);
 				cfs_data_put(v[i]);
 			}
 		}
@@ -320,12 +339,10 @@ void cfs_data_session_lost(struct cfs_client *c)
 void cfs_data_lease_lost(struct cfs_client *c, uint64_t ino)
 {
 	struct cfs_data *d = cfs_data_find(c, ino);
-	uint32_t ticket;
 
 	if (!d)
 		return;
-	lose_one(d, &ticket);
-	wait_lost(d, ticket, cfs_data_now_ms() + LOST_WAIT_MS);
+	wait_lost(d, lose_one(d), cfs_data_now_ms() + LOST_WAIT_MS);
 	cfs_data_put(d);
 }
 

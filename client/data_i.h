@@ -42,6 +42,7 @@ struct cfs_data_ctx {
 	struct cfs_client *c;
 	struct cfs_data_params p;
 	struct cfs_cachestore store;
+	uint64_t page_bytes;		/* of the kernel */
 	struct cfs_data_shard shards[CFS_DATA_SHARDS];
 	uint64_t n_inodes;		/* atomic */
 	uint64_t cached_bytes;		/* atomic: valid bytes of all inodes */
@@ -59,7 +60,7 @@ struct cfs_data_ctx {
 
 	pthread_mutex_t inval_lock;
 	pthread_cond_t inval_cond;
-	struct cfs_list inval_list;
+	struct cfs_list inval_now, inval_later;	/* struct cfs_data_inval; struct cfs_data */
 	pthread_t inval_threads[CFS_DATA_INVAL_MAX];
 	unsigned n_inval, n_inval_idle, n_inval_queued;
 	bool inval_stop;
@@ -92,8 +93,7 @@ struct cfs_data {
 	/* under inval_lock */
 	struct cfs_list inval_link;
 	bool inval_queued, inval_running;
-	struct cfs_rangeset inval_set;
-	uint32_t inval_req, inval_done;
+	struct cfs_rangeset inval_set;	/* later */
 
 	pthread_mutex_t lock;
 	pthread_cond_t cond;		/* anything below changed */
@@ -112,8 +112,10 @@ struct cfs_data {
 	unsigned n_io;			/* cache reads without the lock */
 	unsigned n_replying;
 	unsigned writers_blocked;	/* writes that wait without EXCL, holding page locks in this range: */
+	uint32_t blocked_seq;
 	uint64_t blocked_off, blocked_end;
 	uint32_t recall_round;
+	unsigned lost_grants;		/* in a row, to breaks that came before the reply */
 	uint64_t used_ms;
 	/* content; means something while lease != NONE */
 	uint64_t size, srv_size;	/* ours; what the server has for sure (beyond it: zeros), <= size */
@@ -160,7 +162,7 @@ static inline bool cfs_data_is_dirty(const struct cfs_data *d)
 /* data_lease.c; d->lock held */
 void cfs_data_set_lease(struct cfs_data *d, unsigned mode);
 /*
- * Have at least `mode`. [off, end): the bytes it is for. 0; CFS_DATA_UNLEASED: `rep` is a correct answer from
+ * Have at least `mode`. [off, end): the bytes it is for. data_io: a read or write, whose pages the kernel has locked. 0; CFS_DATA_UNLEASED: `rep` is a correct answer from
  * some instant during the call, but nothing may be kept (only for SHARED with rep given); or -errno.
  */
 #define CFS_DATA_UNLEASED 1
@@ -191,8 +193,18 @@ int cfs_data_inval_start(struct cfs_data_ctx *g);
 void cfs_data_inval_stop(struct cfs_data_ctx *g);
 /* on this thread, which must not hold d->lock, nor be one that a READ or WRITE waits for */
 void cfs_data_inval_now(struct cfs_data *d, uint64_t off, uint64_t end);
-uint32_t cfs_data_inval_post(struct cfs_data *d, uint64_t off, uint64_t end);	/* ticket for _passed() */
-bool cfs_data_inval_passed(struct cfs_data *d, uint32_t ticket);
+/* some time soon; nobody waits */
+void cfs_data_inval_later(struct cfs_data *d, uint64_t off, uint64_t end);
+struct cfs_data_inval {
+	struct cfs_list link;
+	struct cfs_data *d;
+	uint64_t off, end;
+	bool done;			/* d->lock; d->cond is signalled */
+	uint8_t refs;			/* d->lock: the waiter and the thread */
+};
+/* to be waited for with d->lock held, until done; then, or when nobody cares any more, put. NULL: no memory */
+struct cfs_data_inval *cfs_data_inval_post(struct cfs_data *d, uint64_t off, uint64_t end);
+void cfs_data_inval_put(struct cfs_data_inval *iv);
 
 /* data_fetch.c: objects -> memory */
 struct cfs_data_fetch {

@@ -22,7 +22,7 @@
 #define GIVE_UP_MS	60000u
 #define SESSION_TRIES	3u
 #define SERVED_MAX	1024u
-#define PAGE_BYTES	65536u	/* no kernel has larger ones */
+#define UNLEASED_TRIES	6u	/* OPENs of a read before it goes without a lease */
 
 void cfs_data_set_lease(struct cfs_data *d, unsigned mode)
 {
@@ -239,8 +239,11 @@ static int open_request(struct cfs_data *d, unsigned mode, uint64_t off, struct 
 		return rc;
 	granted = cfs_le32_to_cpu(b->rep.lease);
 	/* a break that came in between may have been for this grant: then it counts for nothing */
+	if (d->break_seq != break_seq || d->drop_later)
+		d->lost_grants++;
 	if (d->break_seq != break_seq || d->drop_later || granted == CFS_LEASE_NONE)
 		return CFS_DATA_UNLEASED;
+	d->lost_grants = 0;
 	if (d->lease == CFS_LEASE_NONE) {
 		install_attr(d, &b->rep.attr);
 		content_seq = d->content_seq;
@@ -299,19 +302,21 @@ int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end,
 {
 	uint64_t give_up = 0;
 	struct cfs_data_open_buf *own = NULL;
+	uint32_t pause_ms = 1, tries = 0;
 	bool blocked = false;
-	uint32_t pause_ms = 1;
 	int rc = 0;
 
 	for (;;) {
 		if (d->lease < mode && mode == CFS_LEASE_EXCL && data_io && !blocked) {
+			d->blocked_seq++;
 			blocked = true;	/* a break does not wait for our pages: data_break.c */
 			if (!d->writers_blocked++) {
 				d->blocked_off = UINT64_MAX;
 				d->blocked_end = 0;
 			}
-			d->blocked_off = cfs_min(d->blocked_off, cfs_align_down(off, PAGE_BYTES));
-			d->blocked_end = cfs_max(d->blocked_end, cfs_align_up(end, PAGE_BYTES));
+			d->blocked_off = cfs_min(d->blocked_off, cfs_align_down(off, d->g->page_bytes));
+			d->blocked_end = cfs_max(d->blocked_end, end > INT64_MAX ? UINT64_MAX :
+						 cfs_align_up(end, d->g->page_bytes));
 			pthread_cond_broadcast(&d->cond);
 		}
 		if (d->recalling) {
@@ -343,7 +348,9 @@ int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end,
 			}
 		}
 		rc = open_request(d, mode, off, rep ? rep : own);
-		if (rc <= 0 || rep)
+		if (rc <= 0)
+			break;
+		if (rep && (!data_io || ++tries == UNLEASED_TRIES))
 			break;
 		rc = 0;
 		if (!give_up)
@@ -359,7 +366,7 @@ int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end,
 	if (blocked && !--d->writers_blocked && d->suspect) {
 		/* waits for the page locks of this very write, which is about to be answered */
 		d->suspect = false;
-		cfs_data_inval_post(d, 0, UINT64_MAX);
+		cfs_data_inval_later(d, 0, UINT64_MAX);
 	}
 	free(own);
 	return rc;

@@ -308,7 +308,7 @@ int64_t cfs_data_read(struct cfs_data *d, void *buf, uint64_t size, uint64_t off
 	}
 	/* the kernel is about to cache what no lease covers */
 	if (unleased && pos > off)
-		cfs_data_inval_post(d, off, end);
+		cfs_data_inval_later(d, off, end);
 	pthread_mutex_unlock(&d->lock);
 	free(rep);
 	return rc ? rc : (int64_t)(pos - off);

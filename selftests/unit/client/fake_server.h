@@ -548,6 +548,17 @@ bool cfs_client_live(struct cfs_client *c)
 	return true;
 }
 
+/* a counter, while other threads are at work */
+static inline uint64_t fake_count(const uint64_t *counter)
+{
+	uint64_t v;
+
+	pthread_mutex_lock(&fake.lock);
+	v = *counter;
+	pthread_mutex_unlock(&fake.lock);
+	return v;
+}
+
 static inline void fake_reset(void)
 {
 	for (unsigned i = 0; i < 4096; i++)

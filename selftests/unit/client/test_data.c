@@ -291,7 +291,7 @@ static void test_many_small(void **state)
 	assert_int_equal(fake.n_open, 0);
 	assert_int_equal(fake.n_commit, 0);
 	cfs_data_kick(cfs_data_ctx_of(&fake.clients[0]));
-	for (unsigned i = 0; i < 500 && __atomic_load_n(&fake.n_commit_items, __ATOMIC_RELAXED) < N; i++)
+	for (unsigned i = 0; i < 500 && fake_count(&fake.n_commit_items) < N; i++)
 		usleep(10000);
 	assert_int_equal(fake.n_commit_items, N);
 	assert_true(fake.n_commit <= N / 256 + 4);
@@ -782,7 +782,7 @@ static void test_background(void **state)
 	fake_start(2, &p);
 	d = fake_get(2, 1);
 	must_write(d, "by itself", 9, 0);
-	for (unsigned i = 0; i < 200 && !__atomic_load_n(&fake.n_commit, __ATOMIC_RELAXED); i++)
+	for (unsigned i = 0; i < 200 && !fake_count(&fake.n_commit); i++)
 		usleep(10000);
 	assert_int_equal(fake.n_commit, 1);
 	cfs_data_put(d);
