@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzzes the state machine: the input is a list of steps, applied to a fresh state. A step is a whole log entry of
- * arbitrary bytes, or an arbitrary body in a sound record with the right slot and seq (so that it gets past the
- * envelope), or a body for cfs_meta_read() or cfs_meta_footprint(). Small numbers in bodies are made to hit: inodes
- * and offsets are few. Whatever comes in, the state must stay consistent: cfs_meta_check() has the last word, and a
+ * Fuzzes the state machine: the input is a list of steps, applied to a fresh state. A step is a
+ * whole log entry of arbitrary bytes, or an arbitrary body in a sound record with the right slot
+ * and seq (so that it gets past the envelope), or a body for cfs_meta_read() or
+ * cfs_meta_footprint(). Small numbers in bodies are made to hit: inodes and offsets are few.
+ * Whatever comes in, the state must stay consistent: cfs_meta_check() has the last word, and a
  * second replica that applies the same entries must agree.
  *
  * Step: kind (8 bits), opcode (8 bits), length (16 bits), then that many bytes.
@@ -21,13 +22,15 @@
 #define STEPS_MAX	64u
 
 static const uint16_t mutations[] = {
-	CFS_OP_SETATTR, CFS_OP_MKNODE, CFS_OP_LINK, CFS_OP_UNLINK, CFS_OP_RENAME, CFS_OP_SETXATTR, CFS_OP_COMMIT,
-	CFS_OP_FALLOCATE, CFS_OP_COPY, CFS_OP_LOCK, CFS_OP_RELEASE, CFS_LOG_FAIL, CFS_LOG_DEAD_DONE, CFS_LOG_PURGE,
-	CFS_LOG_MAP, CFS_OP_SESSION_OPEN, CFS_LOG_FENCE,
+	CFS_OP_SETATTR,	     CFS_OP_MKNODE, CFS_OP_LINK,       CFS_OP_UNLINK, CFS_OP_RENAME,
+	CFS_OP_SETXATTR,     CFS_OP_COMMIT, CFS_OP_FALLOCATE,  CFS_OP_COPY,   CFS_OP_LOCK,
+	CFS_OP_RELEASE,	     CFS_LOG_FAIL,  CFS_LOG_DEAD_DONE, CFS_LOG_PURGE, CFS_LOG_MAP,
+	CFS_OP_SESSION_OPEN, CFS_LOG_FENCE,
 };
 static const uint16_t readings[] = {
-	CFS_OP_LOOKUP, CFS_OP_GETATTR, CFS_OP_READDIR, CFS_OP_READLINK, CFS_OP_GETXATTR, CFS_OP_LISTXATTR, CFS_OP_STATFS,
-	CFS_OP_OPEN, CFS_OP_EXTENTS, CFS_OP_SEEK, CFS_OP_GETLK, CFS_OP_LOCK,
+	CFS_OP_LOOKUP,	 CFS_OP_GETATTR,   CFS_OP_READDIR, CFS_OP_READLINK,
+	CFS_OP_GETXATTR, CFS_OP_LISTXATTR, CFS_OP_STATFS,  CFS_OP_OPEN,
+	CFS_OP_EXTENTS,	 CFS_OP_SEEK,	   CFS_OP_GETLK,   CFS_OP_LOCK,
 };
 
 struct world {
@@ -58,18 +61,23 @@ static void apply(struct world *w, const void *entry, size_t len)
 }
 
 /* one record in one entry */
-static void apply_rec(struct world *w, uint16_t op, uint64_t session, uint32_t slot, uint64_t seq, const uint8_t *body,
-		      size_t len)
+static void apply_rec(struct world *w, uint16_t op, uint64_t session, uint32_t slot, uint64_t seq,
+		      const uint8_t *body, size_t len)
 {
 	static uint8_t entry[sizeof(struct cfs_log_hdr) + sizeof(struct cfs_log_rec) + 65536 + 32];
 	struct cfs_log_hdr h = {
-		.magic = cfs_cpu_to_le32(CFS_LOG_MAGIC), .version = cfs_cpu_to_le16(CFS_LOG_VERSION),
-		.n = cfs_cpu_to_le16(1), .time = { .sec = cfs_cpu_to_le64(w->index / 3) },
+		.magic = cfs_cpu_to_le32(CFS_LOG_MAGIC),
+		.version = cfs_cpu_to_le16(CFS_LOG_VERSION),
+		.n = cfs_cpu_to_le16(1),
+		.time = { .sec = cfs_cpu_to_le64(w->index / 3) },
 	};
 	bool held = (op == CFS_OP_UNLINK || op == CFS_OP_RENAME) && w->index % 2;
 	struct cfs_log_rec r = {
-		.opcode = cfs_cpu_to_le16(op), .body_len = cfs_cpu_to_le32((uint32_t)len),
-		.session = cfs_cpu_to_le64(session), .slot = cfs_cpu_to_le32(slot), .seq = cfs_cpu_to_le64(seq),
+		.opcode = cfs_cpu_to_le16(op),
+		.body_len = cfs_cpu_to_le32((uint32_t)len),
+		.session = cfs_cpu_to_le64(session),
+		.slot = cfs_cpu_to_le32(slot),
+		.seq = cfs_cpu_to_le64(seq),
 		.n_holders = cfs_cpu_to_le16(held),
 	};
 	cfs_le64 holder = cfs_cpu_to_le64(1000);
@@ -110,7 +118,8 @@ static void step(struct world *w, uint8_t kind, uint8_t op, const uint8_t *body,
 	default:
 		opcode = mutations[op % CFS_ARRAY_SIZE(mutations)];
 		cfs_meta_footprint(w->m[0], opcode, body, (uint32_t)len, &fp);
-		apply_rec(w, opcode, opcode == CFS_OP_SESSION_OPEN ? 0 : 1000, 0, ++w->seq, body, len);
+		apply_rec(w, opcode, opcode == CFS_OP_SESSION_OPEN ? 0 : 1000, 0, ++w->seq, body,
+			  len);
 	}
 }
 
@@ -122,14 +131,18 @@ static void complain(void *arg, const char *finding)
 
 static void world_open(struct world *w)
 {
-	struct cfs_session_open_req so = { .nonce = "fuzzing nonce 01", .slots = cfs_cpu_to_le32(1) };
+	struct cfs_session_open_req so = { .nonce = "fuzzing nonce 01",
+					   .slots = cfs_cpu_to_le32(1) };
 	char err[256];
 
 	memset(w, 0, sizeof(*w));
 	for (int i = 0; i < 2; i++) {
-		struct cfs_meta_params p = { .path = w->dir[i], .map_bytes = 8 << 20, .cluster = "fuzz" };
+		struct cfs_meta_params p = { .path = w->dir[i],
+					     .map_bytes = 8 << 20,
+					     .cluster = "fuzz" };
 
-		strcpy(w->dir[i], access("/dev/shm", W_OK) ? "/tmp/claudefs-fuzz.XXXXXX" : "/dev/shm/claudefs-fuzz.XXXXXX");
+		strcpy(w->dir[i], access("/dev/shm", W_OK) ? "/tmp/claudefs-fuzz.XXXXXX" :
+							     "/dev/shm/claudefs-fuzz.XXXXXX");
 		CFS_ASSERT(mkdtemp(w->dir[i]));
 		CFS_ASSERT(!cfs_meta_open(&p, &w->m[i], err, sizeof(err)));
 	}
@@ -141,7 +154,8 @@ static void world_close(struct world *w)
 	uint64_t d[2];
 
 	CFS_ASSERT(cfs_meta_check(w->m[0], false, complain, NULL) == 0);
-	CFS_ASSERT(!cfs_meta_digest(w->m[0], &d[0]) && !cfs_meta_digest(w->m[1], &d[1]) && d[0] == d[1]);
+	CFS_ASSERT(!cfs_meta_digest(w->m[0], &d[0]) && !cfs_meta_digest(w->m[1], &d[1]) &&
+		   d[0] == d[1]);
 	for (int i = 0; i < 2; i++) {
 		cfs_meta_close(w->m[i]);
 		CFS_ASSERT(!cfs_meta_discard(w->dir[i]) && !rmdir(w->dir[i]));
@@ -168,8 +182,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 /*
- * Mutations that know the format a little: insert a step that is a sound request out of few names, inodes and
- * offsets, so that the interesting part of the state is reached at once; else what libFuzzer does by itself.
+ * Mutations that know the format a little: insert a step that is a sound request out of few
+ * names, inodes and offsets, so that the interesting part of the state is reached at once; else
+ * what libFuzzer does by itself.
  */
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
@@ -192,21 +207,27 @@ static unsigned next(unsigned *seed)
 
 static size_t make_step(uint8_t *p, unsigned *seed)
 {
-	static const char *const xattrs[] = { "user.a", "system.posix_acl_access", "system.posix_acl_default",
-					      "security.capability" };
+	static const char *const xattrs[] = { "user.a", "system.posix_acl_access",
+					      "system.posix_acl_default", "security.capability" };
 	static const uint16_t modes[] = { 0100644, 040755, 0120777, 0106755, 042777, 010600 };
-	uint64_t a = 1 + next(seed) % 5, b = 1 + next(seed) % 5, off = next(seed) % 9000, len = 1 + next(seed) % 9000;
+	uint64_t a = 1 + next(seed) % 5, b = 1 + next(seed) % 5, off = next(seed) % 9000,
+		 len = 1 + next(seed) % 9000;
 	uint8_t body[512] = { 0 };
 	char name[2] = { (char)('a' + next(seed) % 4), (char)('a' + next(seed) % 4) };
 
 	switch (next(seed) % 10) {
 	case 0: {
-		struct cfs_setattr_req r = { .ino = a, .size = off, .mode = next(seed) & 07777, .valid = next(seed) & 0x3ff };
+		struct cfs_setattr_req r = { .ino = a,
+					     .size = off,
+					     .mode = next(seed) & 07777,
+					     .valid = next(seed) & 0x3ff };
 
 		return put_step(p, 0, &r, sizeof(r));
 	}
 	default: {
-		struct cfs_mknode_req r = { .dir = next(seed) % 2 ? 1 : a, .mode = modes[next(seed) % 6], .name_len = 1,
+		struct cfs_mknode_req r = { .dir = next(seed) % 2 ? 1 : a,
+					    .mode = modes[next(seed) % 6],
+					    .name_len = 1,
 					    .flags = next(seed) % 8 ? 0 : CFS_MK_TMPFILE };
 
 		r.target_len = (r.mode & 0170000) == 0120000;
@@ -231,7 +252,11 @@ static size_t make_step(uint8_t *p, unsigned *seed)
 		return put_step(p, 3, body, sizeof(r) + 1);
 	}
 	case 3: {
-		struct cfs_rename_req r = { .old_dir = a, .new_dir = b, .old_len = 1, .new_len = 1, .flags = next(seed) % 3 };
+		struct cfs_rename_req r = { .old_dir = a,
+					    .new_dir = b,
+					    .old_len = 1,
+					    .new_len = 1,
+					    .flags = next(seed) % 3 };
 
 		memcpy(body, &r, sizeof(r));
 		memcpy(body + sizeof(r), name, 2);
@@ -239,8 +264,11 @@ static size_t make_step(uint8_t *p, unsigned *seed)
 	}
 	case 4: {
 		const char *x = xattrs[next(seed) % 4];
-		struct cfs_setxattr_req r = { .ino = a, .name_len = (uint32_t)strlen(x), .value_len = 28 };
-		static const uint8_t acl[28] = { 2, 0, 0, 0, 1, 0, 7, 0, 0, 0, 0, 0, 4, 0, 5, 0, 0, 0, 0, 0, 32, 0, 1 };
+		struct cfs_setxattr_req r = { .ino = a,
+					      .name_len = (uint32_t)strlen(x),
+					      .value_len = 28 };
+		static const uint8_t acl[28] = { 2, 0, 0, 0, 1, 0, 7, 0, 0,  0, 0, 0,
+						 4, 0, 5, 0, 0, 0, 0, 0, 32, 0, 1 };
 
 		memcpy(body, &r, sizeof(r));
 		memcpy(body + sizeof(r), x, r.name_len);
@@ -264,17 +292,25 @@ static size_t make_step(uint8_t *p, unsigned *seed)
 	}
 	case 6: {
 		static const uint32_t how[] = { 0, 1, 3, 0x10, 0x11 };
-		struct cfs_fallocate_req r = { .ino = a, .off = off, .len = len, .mode = how[next(seed) % 5] };
+		struct cfs_fallocate_req r = {
+			.ino = a, .off = off, .len = len, .mode = how[next(seed) % 5]
+		};
 
 		return put_step(p, 7, &r, sizeof(r));
 	}
 	case 7: {
-		struct cfs_copy_req r = { .src = a, .src_off = off, .dst = b, .dst_off = next(seed) % 9000, .len = len };
+		struct cfs_copy_req r = {
+			.src = a, .src_off = off, .dst = b, .dst_off = next(seed) % 9000, .len = len
+		};
 
 		return put_step(p, 8, &r, sizeof(r));
 	}
 	case 8: {
-		struct cfs_lock_req r = { .ino = a, .owner = b, .start = off % 32, .end = off % 32 + len % 32, .space = 1,
+		struct cfs_lock_req r = { .ino = a,
+					  .owner = b,
+					  .start = off % 32,
+					  .end = off % 32 + len % 32,
+					  .space = 1,
 					  .kind = (uint8_t)(1 + next(seed) % 3) };
 
 		return put_step(p, 9, &r, sizeof(r));

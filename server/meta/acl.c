@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * acl.c - POSIX ACLs in the form of the Linux xattrs system.posix_acl_{access,default}, version 2: le32
- * version, then entries of le16 tag, le16 perm, le32 id. The rules are those of Linux fs/posix_acl.c
- * (posix_acl_valid, posix_acl_equiv_mode, __posix_acl_chmod_masq, posix_acl_create_masq), and of POSIX 1003.1e
- * draft 17, section 23. Pure functions over the caller's bytes.
+ * acl.c - POSIX ACLs in the form of the Linux xattrs system.posix_acl_{access,default}, version
+ * 2: le32 version, then entries of le16 tag, le16 perm, le32 id. The rules are those of Linux
+ * fs/posix_acl.c (posix_acl_valid, posix_acl_equiv_mode, __posix_acl_chmod_masq,
+ * posix_acl_create_masq), and of POSIX 1003.1e draft 17, section 23. Pure functions over the
+ * caller's bytes.
  */
 #include "server/meta/meta_i.h"
 
@@ -12,7 +13,12 @@
 #define ACL_ENTRY	8u
 
 enum {
-	TAG_USER_OBJ = 0x01, TAG_USER = 0x02, TAG_GROUP_OBJ = 0x04, TAG_GROUP = 0x08, TAG_MASK = 0x10, TAG_OTHER = 0x20,
+	TAG_USER_OBJ = 0x01,
+	TAG_USER = 0x02,
+	TAG_GROUP_OBJ = 0x04,
+	TAG_GROUP = 0x08,
+	TAG_MASK = 0x10,
+	TAG_OTHER = 0x20,
 };
 
 static uint8_t *entry(const void *acl, unsigned i)
@@ -51,7 +57,10 @@ unsigned cfs_ms_acl_count(size_t len)
 	return len < ACL_HEAD ? 0 : (unsigned)((len - ACL_HEAD) / ACL_ENTRY);
 }
 
-/* entries in the order user, users, group, groups, mask, other; a mask if there are named users or groups */
+/*
+ * entries in the order user, users, group, groups, mask, other; a mask if there are named users
+ * or groups
+ */
 int cfs_ms_acl_check(const void *acl, size_t len)
 {
 	bool need_mask = false;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * apply.c - log entries into state: one entry, one LMDB transaction; exactly once for each (session, slot, seq).
+ * apply.c - log entries into state: one entry, one LMDB transaction; exactly once for each
+ * (session, slot, seq).
  *
- * The result depends on the state and the entry alone. An entry that is malformed as a whole is the leader's
- * mistake or rot: it is refused before anything is touched, and the replica stops. A malformed request inside a
- * sound entry fails by itself.
+ * The result depends on the state and the entry alone. An entry that is malformed as a whole is
+ * the leader's mistake or rot: it is refused before anything is touched, and the replica stops. A
+ * malformed request inside a sound entry fails by itself.
  */
 #include "server/meta/meta_i.h"
 
@@ -17,7 +18,7 @@ struct rec {
 	const uint8_t *body, *holders;
 };
 
-/* ---- the format ------------------------------------------------------------------------------------- */
+/* ---- the format ----------------------------------------------------------------- */
 static bool opcode_known(uint16_t op)
 {
 	return cfs_op_mutates(op) || (op >= CFS_LOG_FENCE && op <= CFS_LOG_PURGE);
@@ -57,8 +58,9 @@ static int entry_check(const uint8_t *entry, size_t len, unsigned *ret_n, struct
 	memcpy(&h, entry, sizeof(h));
 	*ret_n = cfs_le16_to_cpu(h.n);
 	*ret_time = cfs_ts_get(&h.time);
-	if (cfs_le32_to_cpu(h.magic) != CFS_LOG_MAGIC || cfs_le16_to_cpu(h.version) != CFS_LOG_VERSION ||
-	    *ret_n > CFS_LOG_BATCH_MAX || ret_time->nsec >= CFS_NSEC_PER_SEC || ret_time->sec < 0)
+	if (cfs_le32_to_cpu(h.magic) != CFS_LOG_MAGIC ||
+	    cfs_le16_to_cpu(h.version) != CFS_LOG_VERSION || *ret_n > CFS_LOG_BATCH_MAX ||
+	    ret_time->nsec >= CFS_NSEC_PER_SEC || ret_time->sec < 0)
 		return -EBADMSG;
 	for (unsigned i = 0; i < *ret_n; i++)
 		if (!rec_decode(entry, len, &pos, &r))
@@ -66,7 +68,7 @@ static int entry_check(const uint8_t *entry, size_t len, unsigned *ret_n, struct
 	return pos == len ? 0 : -EBADMSG;
 }
 
-/* ---- one record ---------------------------------------------------------------------------------------- */
+/* ---- one record ----------------------------------------------------------------- */
 static int run_op(struct cfs_tx *t, const struct rec *r)
 {
 	switch (r->opcode) {
@@ -199,7 +201,9 @@ static int arena_room(struct cfs_meta *m)
 
 	if (need <= m->arena_size)
 		return 0;
-	need = cfs_align_up(need * 2, 4096);	/* at most what the replies of one entry can be: see CFS_REPLY_MAX */
+	need = cfs_align_up(
+		need * 2,
+		4096); /* at most what the replies of one entry can be: see CFS_REPLY_MAX */
 	p = realloc(m->arena, need);
 	if (!p)
 		return -ENOMEM;
@@ -236,7 +240,7 @@ static int run_rec(struct cfs_tx *t, const struct rec *r, unsigned i)
 	return 0;
 }
 
-/* ---- one entry ------------------------------------------------------------------------------------------ */
+/* ---- one entry ------------------------------------------------------------------ */
 /* the first entry dates the root directory, which was there before any clock was known */
 static int date_root(struct cfs_tx *t)
 {
@@ -252,8 +256,8 @@ static int date_root(struct cfs_tx *t)
 	return cfs_ms_inode_put(t, &root);
 }
 
-static int apply_once(struct cfs_meta *m, uint64_t index, const uint8_t *entry, size_t len, unsigned n,
-		      struct cfs_ts time)
+static int apply_once(struct cfs_meta *m, uint64_t index, const uint8_t *entry, size_t len,
+		      unsigned n, struct cfs_ts time)
 {
 	size_t pos = sizeof(struct cfs_log_hdr);
 	struct cfs_tx t;
@@ -265,7 +269,7 @@ static int apply_once(struct cfs_meta *m, uint64_t index, const uint8_t *entry, 
 		return rc;
 	m->arena_len = 0;
 	t.index = index;
-	if (cfs_ts_cmp(time, m->st.time) > 0)	/* a new leader's clock may be behind the old one's */
+	if (cfs_ts_cmp(time, m->st.time) > 0) /* a new leader's clock may be behind the old one's */
 		m->st.time = time;
 	t.now = m->st.time;
 	rc = date_root(&t);
@@ -284,7 +288,9 @@ static int apply_once(struct cfs_meta *m, uint64_t index, const uint8_t *entry, 
 }
 
 int cfs_meta_apply(struct cfs_meta *m, uint64_t index, const void *entry, size_t len,
-		   void (*sink)(void *arg, unsigned rec, uint32_t status, const void *body, uint32_t body_len), void *arg)
+		   void (*sink)(void *arg, unsigned rec, uint32_t status, const void *body,
+				uint32_t body_len),
+		   void *arg)
 {
 	struct cfs_state before = m->st;
 	struct cfs_ts time;

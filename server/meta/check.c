@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check.c - is the state consistent? Entries against inodes against link counts against parents, both ways. What
- * can be repaired is: counts are set to what was counted, entries that lead nowhere and inodes that nothing leads to
- * and nobody holds are removed, files that lost their names get one in /lost+found. Repairing is deterministic, but
- * no log entry: do it on all replicas of a stopped shard, or on one and restore the others from its checkpoint.
+ * check.c - is the state consistent? Entries against inodes against link counts against parents,
+ * both ways. What can be repaired is: counts are set to what was counted, entries that lead
+ * nowhere and inodes that nothing leads to and nobody holds are removed, files that lost their
+ * names get one in /lost+found. Repairing is deterministic, but no log entry: do it on all
+ * replicas of a stopped shard, or on one and restore the others from its checkpoint.
  */
 #include "server/meta/check_i.h"
 
@@ -15,7 +16,7 @@
 
 #define LOST_FOUND	"lost+found"
 
-/* ---- helpers ------------------------------------------------------------------------------------------ */
+/* ---- helpers -------------------------------------------------------------------- */
 void cfs_ck_say(struct cfs_ck *c, const char *fmt, ...)
 {
 	char line[512];
@@ -85,10 +86,12 @@ struct cfs_ck_inode *cfs_ck_find(struct cfs_ck *c, uint64_t ino)
 		else
 			hi = mid;
 	}
-	return lo < c->n_inodes && c->inodes[lo].in.ino == ino && !c->inodes[lo].gone ? &c->inodes[lo] : NULL;
+	return lo < c->n_inodes && c->inodes[lo].in.ino == ino && !c->inodes[lo].gone ?
+		       &c->inodes[lo] :
+		       NULL;
 }
 
-/* ---- passes --------------------------------------------------------------------------------------------- */
+/* ---- passes --------------------------------------------------------------------- */
 static int load_inodes(struct cfs_ck *c)
 {
 	struct cfs_ck_inode *p;
@@ -127,7 +130,8 @@ static int load_inodes(struct cfs_ck *c)
 /* one entry: NULL if it is sound, else what is wrong with it */
 static const char *entry_fault(struct cfs_ck *c, const struct cfs_dent_view *e)
 {
-	uint64_t base = cfs_name_hash(e->name, e->name_len, c->t->m->name_seed) & ~(uint64_t)CFS_COOKIE_LOW;
+	uint64_t base =
+		cfs_name_hash(e->name, e->name_len, c->t->m->name_seed) & ~(uint64_t)CFS_COOKIE_LOW;
 	struct cfs_ck_inode *dir = cfs_ck_find(c, e->dir), *ino = cfs_ck_find(c, e->d.ino);
 
 	if (!dir || !S_ISDIR(dir->in.mode))
@@ -138,7 +142,8 @@ static const char *entry_fault(struct cfs_ck *c, const struct cfs_dent_view *e)
 		return "its cookie is not its name's";
 	if (cfs_ms_dent_name_check(e->name, e->name_len))
 		return "no valid name";
-	if (S_ISDIR(ino->in.mode) && (ino->in.parent != e->dir || ino->links || e->d.ino == CFS_INO_ROOT))
+	if (S_ISDIR(ino->in.mode) &&
+	    (ino->in.parent != e->dir || ino->links || e->d.ino == CFS_INO_ROOT))
 		return "a directory has one name, in its parent";
 	return NULL;
 }
@@ -159,8 +164,9 @@ static int walk_entries(struct cfs_ck *c)
 			if (rc)
 				cfs_ck_say(c, "an entry is damaged");
 			else
-				cfs_ck_say(c, "directory %#lx, entry \"%.*s\" to %#lx: %s", (unsigned long)e.dir,
-					   (int)e.name_len, e.name, (unsigned long)e.d.ino, fault);
+				cfs_ck_say(c, "directory %#lx, entry \"%.*s\" to %#lx: %s",
+					   (unsigned long)e.dir, (int)e.name_len, e.name,
+					   (unsigned long)e.d.ino, fault);
 			rc = cfs_ck_iter_del(c, &it);
 			if (rc)
 				return rc;
@@ -173,8 +179,10 @@ static int walk_entries(struct cfs_ck *c)
 		ino->links++;
 		ino->link_dir = e.dir;
 		if ((ino->in.mode & S_IFMT) != e.d.mode) {
-			cfs_ck_say(c, "directory %#lx, entry \"%.*s\": type %#o, inode %#lx has %#o", (unsigned long)e.dir,
-				   (int)e.name_len, e.name, e.d.mode, (unsigned long)e.d.ino, ino->in.mode & S_IFMT);
+			cfs_ck_say(c,
+				   "directory %#lx, entry \"%.*s\": type %#o, inode %#lx has %#o",
+				   (unsigned long)e.dir, (int)e.name_len, e.name, e.d.mode,
+				   (unsigned long)e.d.ino, ino->in.mode & S_IFMT);
 			if (c->repair) {
 				struct cfs_dent_view copy = e;
 				char name[CFS_NAME_MAX];
@@ -240,8 +248,15 @@ static int repair_prepare(struct cfs_ck *c)
 	if (rc != ENOENT || !d.cookie)
 		return rc > 0 ? 0 : rc;
 	in = (struct cfs_inode){
-		.gen = t->m->st.applied, .change = 1, .parent = CFS_INO_ROOT, .mode = S_IFDIR | 0700, .nlink = 2,
-		.atime = t->m->st.time, .mtime = t->m->st.time, .ctime = t->m->st.time, .btime = t->m->st.time,
+		.gen = t->m->st.applied,
+		.change = 1,
+		.parent = CFS_INO_ROOT,
+		.mode = S_IFDIR | 0700,
+		.nlink = 2,
+		.atime = t->m->st.time,
+		.mtime = t->m->st.time,
+		.ctime = t->m->st.time,
+		.btime = t->m->st.time,
 	};
 	rc = cfs_ms_inode_new_ino(t, &in.ino);
 	if (rc)
@@ -261,17 +276,19 @@ static int repair_prepare(struct cfs_ck *c)
 	return rc;
 }
 
-static void expect(struct cfs_ck *c, struct cfs_ck_inode *p, const char *what, uint64_t *have, uint64_t want)
+static void expect(struct cfs_ck *c, struct cfs_ck_inode *p, const char *what, uint64_t *have,
+		   uint64_t want)
 {
 	if (*have == want)
 		return;
-	cfs_ck_say(c, "inode %#lx: %s is %lu, counted %lu", (unsigned long)p->in.ino, what, (unsigned long)*have,
-		   (unsigned long)want);
+	cfs_ck_say(c, "inode %#lx: %s is %lu, counted %lu", (unsigned long)p->in.ino, what,
+		   (unsigned long)*have, (unsigned long)want);
 	*have = want;
 	p->dirty = true;
 }
 
-static void expect32(struct cfs_ck *c, struct cfs_ck_inode *p, const char *what, uint32_t *have, uint64_t want)
+static void expect32(struct cfs_ck *c, struct cfs_ck_inode *p, const char *what, uint32_t *have,
+		     uint64_t want)
 {
 	uint64_t v = *have;
 
@@ -298,7 +315,8 @@ static int judge_names(struct cfs_ck *c, struct cfs_ck_inode *p)
 			return rc;
 	}
 	if (p->orphan && p->links)
-		cfs_ck_say(c, "inode %#lx: is held as an orphan but has a name", (unsigned long)p->in.ino);
+		cfs_ck_say(c, "inode %#lx: is held as an orphan but has a name",
+			   (unsigned long)p->in.ino);
 	if (dir) {
 		expect(c, p, "directory entries", &p->in.size, p->entries);
 		expect32(c, p, "nlink", &p->in.nlink, root || p->links ? 2 + p->subdirs : 0);
@@ -306,8 +324,9 @@ static int judge_names(struct cfs_ck *c, struct cfs_ck_inode *p)
 	}
 	expect32(c, p, "nlink", &p->in.nlink, p->links);
 	if (p->in.parent && (p->links != 1 || p->in.parent != p->link_dir)) {
-		cfs_ck_say(c, "inode %#lx: parent %#lx, its entry is in %#lx", (unsigned long)p->in.ino,
-			   (unsigned long)p->in.parent, (unsigned long)p->link_dir);
+		cfs_ck_say(c, "inode %#lx: parent %#lx, its entry is in %#lx",
+			   (unsigned long)p->in.ino, (unsigned long)p->in.parent,
+			   (unsigned long)p->link_dir);
 		p->in.parent = p->links == 1 ? p->link_dir : 0;
 		p->dirty = true;
 	}
@@ -317,8 +336,10 @@ static int judge_names(struct cfs_ck *c, struct cfs_ck_inode *p)
 static void judge_data(struct cfs_ck *c, struct cfs_ck_inode *p)
 {
 	expect(c, p, "extents", &p->in.n_extents, p->n_extents);
-	expect(c, p, "alloc", &p->in.alloc, p->ext_bytes + (S_ISREG(p->in.mode) ? p->inline_bytes : 0));
-	expect32(c, p, "inline bytes", &p->in.inline_len, S_ISREG(p->in.mode) ? p->inline_bytes : 0);
+	expect(c, p, "alloc", &p->in.alloc,
+	       p->ext_bytes + (S_ISREG(p->in.mode) ? p->inline_bytes : 0));
+	expect32(c, p, "inline bytes", &p->in.inline_len,
+		 S_ISREG(p->in.mode) ? p->inline_bytes : 0);
 	expect32(c, p, "xattrs", &p->in.n_xattrs, p->n_xattrs);
 	expect32(c, p, "xattr list", &p->in.xattr_list_len, p->xattr_list_len);
 	expect32(c, p, "flags", &p->in.flags, p->xattr_flags | (p->n_xattrs ? CFS_IF_XATTR : 0) |
@@ -326,7 +347,8 @@ static void judge_data(struct cfs_ck *c, struct cfs_ck_inode *p)
 	if (S_ISLNK(p->in.mode))
 		expect(c, p, "symlink length", &p->in.size, p->inline_bytes);
 	if (p->in.size > CFS_FILE_SIZE_MAX)
-		cfs_ck_say(c, "inode %#lx: size %lu", (unsigned long)p->in.ino, (unsigned long)p->in.size);
+		cfs_ck_say(c, "inode %#lx: size %lu", (unsigned long)p->in.ino,
+			   (unsigned long)p->in.size);
 	if (S_ISREG(p->in.mode) && p->in.inline_len > p->in.size)
 		expect(c, p, "size", &p->in.size, p->in.inline_len);
 }
@@ -363,7 +385,8 @@ static void counter(struct cfs_ck *c, const char *what, uint64_t *have, uint64_t
 {
 	if (*have == want)
 		return;
-	cfs_ck_say(c, "counter of %s is %lu, counted %lu", what, (unsigned long)*have, (unsigned long)want);
+	cfs_ck_say(c, "counter of %s is %lu, counted %lu", what, (unsigned long)*have,
+		   (unsigned long)want);
 	if (c->repair)
 		*have = want;
 }
@@ -404,7 +427,8 @@ static int run(struct cfs_ck *c)
 }
 
 /* one pass; how many findings, or -errno */
-static int pass(struct cfs_meta *m, bool repair, void (*cb)(void *arg, const char *finding), void *arg)
+static int pass(struct cfs_meta *m, bool repair, void (*cb)(void *arg, const char *finding),
+		void *arg)
 {
 	struct cfs_ck c = { .repair = repair, .cb = cb, .arg = arg };
 	struct cfs_state before = m->st;
@@ -434,7 +458,8 @@ static int pass(struct cfs_meta *m, bool repair, void (*cb)(void *arg, const cha
 	return rc ? rc : c.found;
 }
 
-int cfs_meta_check(struct cfs_meta *m, bool repair, void (*cb)(void *arg, const char *finding), void *arg)
+int cfs_meta_check(struct cfs_meta *m, bool repair, void (*cb)(void *arg, const char *finding),
+		   void *arg)
 {
 	int found = pass(m, false, cb, arg), rc;
 

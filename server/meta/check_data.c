@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-/* ---- extents ------------------------------------------------------------------------------------------ */
+/* ---- extents -------------------------------------------------------------------- */
 static int add_map(struct cfs_ck *c, uint64_t map, struct cfs_ck_inode *ino)
 {
 	struct cfs_ck_map *p = cfs_ck_grow(c->maps, c->n_maps, &c->cap_maps, sizeof(*p));
@@ -45,7 +45,8 @@ static int load_maps(struct cfs_ck *c)
 		qsort(c->maps, c->n_maps, sizeof(*c->maps), map_cmp);
 	for (size_t i = 1; i < c->n_maps; i++)
 		if (c->maps[i].map == c->maps[i - 1].map)
-			cfs_ck_say(c, "extent map %#lx: has two owners", (unsigned long)c->maps[i].map);
+			cfs_ck_say(c, "extent map %#lx: has two owners",
+				   (unsigned long)c->maps[i].map);
 	return 0;
 }
 
@@ -53,7 +54,8 @@ static struct cfs_ck_obj *obj_place(struct cfs_ck *c, const struct cfs_oid *oid)
 {
 	size_t h = cfs_hash_u64(cfs_le64_to_cpu(oid->seq) * 31 + cfs_le64_to_cpu(oid->owner));
 
-	while (c->objs[h & (c->cap_objs - 1)].count && memcmp(&c->objs[h & (c->cap_objs - 1)].oid, oid, sizeof(*oid)))
+	while (c->objs[h & (c->cap_objs - 1)].count &&
+	       memcmp(&c->objs[h & (c->cap_objs - 1)].oid, oid, sizeof(*oid)))
 		h++;
 	return &c->objs[h & (c->cap_objs - 1)];
 }
@@ -127,11 +129,15 @@ static int walk_extents(struct cfs_ck *c)
 			prev_end = 0;
 		last = map;
 		key.map = map;
-		m = rc || !c->n_maps ? NULL : bsearch(&key, c->maps, c->n_maps, sizeof(key), map_cmp);
+		m = rc || !c->n_maps ? NULL :
+				       bsearch(&key, c->maps, c->n_maps, sizeof(key), map_cmp);
 		fault = rc ? "damaged" : ext_fault(&e, m, prev_end);
 		if (fault) {
 			cfs_ck_say(c, "extent map %#lx, offset %#lx: %s", (unsigned long)map,
-				   it.key.mv_size == 17 ? (unsigned long)cfs_key_get_u64(it.key.mv_data, 9) : 0, fault);
+				   it.key.mv_size == 17 ?
+					   (unsigned long)cfs_key_get_u64(it.key.mv_data, 9) :
+					   0,
+				   fault);
 			rc = cfs_ck_iter_del(c, &it);
 			if (rc)
 				return rc;
@@ -170,8 +176,10 @@ static int walk_refs(struct cfs_ck *c)
 		if (obj_counted(c, &oid) > 1)
 			continue;
 		cfs_ck_say(c, "object %lx.%lx: %lu references kept, %lu counted",
-			   (unsigned long)cfs_le64_to_cpu(oid.owner), (unsigned long)cfs_le64_to_cpu(oid.seq),
-			   (unsigned long)cfs_get_le64(it.v.mv_data), (unsigned long)obj_counted(c, &oid));
+			   (unsigned long)cfs_le64_to_cpu(oid.owner),
+			   (unsigned long)cfs_le64_to_cpu(oid.seq),
+			   (unsigned long)cfs_get_le64(it.v.mv_data),
+			   (unsigned long)obj_counted(c, &oid));
 		rc = cfs_ck_iter_del(c, &it);
 		if (rc)
 			return rc;
@@ -216,7 +224,8 @@ static int walk_dead(struct cfs_ck *c)
 			cfs_ck_say(c, "dead object key %#lx: beyond the counter",
 				   (unsigned long)cfs_key_get_u64(it.key.mv_data, 1));
 		if (obj_counted(c, &r.oid)) {
-			cfs_ck_say(c, "object %lx.%lx: dead, but a file has it", (unsigned long)cfs_le64_to_cpu(r.oid.owner),
+			cfs_ck_say(c, "object %lx.%lx: dead, but a file has it",
+				   (unsigned long)cfs_le64_to_cpu(r.oid.owner),
 				   (unsigned long)cfs_le64_to_cpu(r.oid.seq));
 			rc = cfs_ck_iter_del(c, &it);
 			if (rc)
@@ -229,7 +238,7 @@ static int walk_dead(struct cfs_ck *c)
 	return rc == ENOENT ? 0 : rc;
 }
 
-/* ---- inline bytes and xattrs ------------------------------------------------------------------------------ */
+/* ---- inline bytes and xattrs ---------------------------------------------------- */
 static int walk_inline(struct cfs_ck *c)
 {
 	struct cfs_ck_inode *p;
@@ -239,8 +248,10 @@ static int walk_inline(struct cfs_ck *c)
 	cfs_ck_iter_init(&it, CFS_KEY_INLINE);
 	while (!(rc = cfs_ck_iter_next(c, &it))) {
 		p = it.key.mv_size == 9 ? cfs_ck_find(c, cfs_key_get_u64(it.key.mv_data, 1)) : NULL;
-		if (!p || !(S_ISREG(p->in.mode) || S_ISLNK(p->in.mode)) || it.v.mv_size > CFS_INLINE_MAX || !it.v.mv_size) {
-			cfs_ck_say(c, "inline data of no file, or of a wrong length (%zu)", it.v.mv_size);
+		if (!p || !(S_ISREG(p->in.mode) || S_ISLNK(p->in.mode)) ||
+		    it.v.mv_size > CFS_INLINE_MAX || !it.v.mv_size) {
+			cfs_ck_say(c, "inline data of no file, or of a wrong length (%zu)",
+				   it.v.mv_size);
 			rc = cfs_ck_iter_del(c, &it);
 			if (rc)
 				return rc;
@@ -253,7 +264,8 @@ static int walk_inline(struct cfs_ck *c)
 
 static bool key_is(const MDB_val *key, const char *name)
 {
-	return key->mv_size == 9 + strlen(name) && !memcmp((const char *)key->mv_data + 9, name, strlen(name));
+	return key->mv_size == 9 + strlen(name) &&
+	       !memcmp((const char *)key->mv_data + 9, name, strlen(name));
 }
 
 static int walk_xattrs(struct cfs_ck *c)
@@ -266,8 +278,10 @@ static int walk_xattrs(struct cfs_ck *c)
 	cfs_ck_iter_init(&it, CFS_KEY_XATTR);
 	while (!(rc = cfs_ck_iter_next(c, &it))) {
 		p = it.key.mv_size > 9 ? cfs_ck_find(c, cfs_key_get_u64(it.key.mv_data, 1)) : NULL;
-		acl = key_is(&it.key, CFS_XATTR_ACL_ACCESS) || key_is(&it.key, CFS_XATTR_ACL_DEFAULT);
-		if (!p || it.v.mv_size > CFS_XATTR_SIZE_MAX || (acl && cfs_ms_acl_check(it.v.mv_data, it.v.mv_size))) {
+		acl = key_is(&it.key, CFS_XATTR_ACL_ACCESS) ||
+		      key_is(&it.key, CFS_XATTR_ACL_DEFAULT);
+		if (!p || it.v.mv_size > CFS_XATTR_SIZE_MAX ||
+		    (acl && cfs_ms_acl_check(it.v.mv_data, it.v.mv_size))) {
 			cfs_ck_say(c, "inode %#lx: an xattr of no inode, or damaged",
 				   p ? (unsigned long)p->in.ino : 0);
 			rc = cfs_ck_iter_del(c, &it);
@@ -302,7 +316,7 @@ int cfs_ck_data(struct cfs_ck *c)
 	return rc;
 }
 
-/* ---- sessions, and what they hold -------------------------------------------------------------------------- */
+/* ---- sessions, and what they hold ----------------------------------------------- */
 static int session_there(struct cfs_ck *c, uint64_t session)
 {
 	struct cfs_session_rec s;
@@ -311,11 +325,11 @@ static int session_there(struct cfs_ck *c, uint64_t session)
 }
 
 /*
- * Keys of two numbers, each of which names a session at `session_at`, and for which the key of type `twin` with
- * the numbers swapped must be there (0: none).
+ * Keys of two numbers, each of which names a session at `session_at`, and for which the key of
+ * type `twin` with the numbers swapped must be there (0: none).
  */
-static int walk_pairs(struct cfs_ck *c, enum cfs_key_type type, enum cfs_key_type twin, unsigned session_at,
-		      const char *what)
+static int walk_pairs(struct cfs_ck *c, enum cfs_key_type type, enum cfs_key_type twin,
+		      unsigned session_at, const char *what)
 {
 	struct cfs_ck_inode *p;
 	struct cfs_ck_iter it;
@@ -331,15 +345,18 @@ static int walk_pairs(struct cfs_ck *c, enum cfs_key_type type, enum cfs_key_typ
 		session = cfs_key_get_u64(it.key.mv_data, session_at);
 		ino = cfs_key_get_u64(it.key.mv_data, session_at == 1 ? 9 : 1);
 		p = cfs_ck_find(c, ino);
-		cfs_key_u64x2(&k, twin, cfs_key_get_u64(it.key.mv_data, 9), cfs_key_get_u64(it.key.mv_data, 1));
+		cfs_key_u64x2(&k, twin, cfs_key_get_u64(it.key.mv_data, 9),
+			      cfs_key_get_u64(it.key.mv_data, 1));
 		rc = session_there(c, session);
 		if (!rc && type != CFS_KEY_LOCKED)
 			rc = cfs_ms_db_get(c->t, &k, &v);
 		if (rc < 0)
 			return rc;
 		if (rc || !p) {
-			cfs_ck_say(c, "%s of session %lu, inode %#lx: no such session, inode or counterpart", what,
-				   (unsigned long)session, (unsigned long)ino);
+			cfs_ck_say(
+				c,
+				"%s of session %lu, inode %#lx: no session, inode or twin",
+				what, (unsigned long)session, (unsigned long)ino);
 			rc = cfs_ck_iter_del(c, &it);
 			if (rc)
 				return rc;
@@ -361,7 +378,8 @@ static int walk_locks(struct cfs_ck *c)
 
 	cfs_ck_iter_init(&it, CFS_KEY_LOCK);
 	while (!(rc = cfs_ck_iter_next(c, &it))) {
-		if (it.key.mv_size != CFS_KEY_LOCK_LEN || it.v.mv_size != sizeof(struct cfs_lock_rec))
+		if (it.key.mv_size != CFS_KEY_LOCK_LEN ||
+		    it.v.mv_size != sizeof(struct cfs_lock_rec))
 			return -EUCLEAN;
 		ino = cfs_key_get_u64(it.key.mv_data, 1);
 		session = cfs_key_get_u64(it.key.mv_data, 10);
@@ -372,8 +390,10 @@ static int walk_locks(struct cfs_ck *c)
 		if (rc < 0)
 			return rc;
 		if (rc || !cfs_ck_find(c, ino)) {
-			cfs_ck_say(c, "lock of session %lu on inode %#lx: no such session, inode or index",
-				   (unsigned long)session, (unsigned long)ino);
+			cfs_ck_say(
+				c,
+				"lock of session %lu on inode %#lx: no session, inode or index",
+				(unsigned long)session, (unsigned long)ino);
 			rc = cfs_ck_iter_del(c, &it);
 			if (rc)
 				return rc;
@@ -401,13 +421,15 @@ int cfs_ck_sessions(struct cfs_ck *c)
 		le = cfs_cpu_to_le64(cfs_key_get_u64(it.key.mv_data, 1));
 		c->seen.sessions++;
 		if (cfs_le64_to_cpu(le) >= c->t->m->st.next_session)
-			cfs_ck_say(c, "session %lu: beyond the counter", (unsigned long)cfs_le64_to_cpu(le));
+			cfs_ck_say(c, "session %lu: beyond the counter",
+				   (unsigned long)cfs_le64_to_cpu(le));
 		cfs_key_nonce(&k, s.nonce);
 		rc = cfs_ms_db_get_fixed(c->t, &k, &s, sizeof(le));
 		if (rc < 0)
 			return rc;
 		if (rc || memcmp(&s, &le, sizeof(le))) {
-			cfs_ck_say(c, "session %lu: its nonce does not lead to it", (unsigned long)cfs_le64_to_cpu(le));
+			cfs_ck_say(c, "session %lu: its nonce does not lead to it",
+				   (unsigned long)cfs_le64_to_cpu(le));
 			rc = c->repair ? cfs_ms_db_put(c->t, &k, &le, sizeof(le)) : 0;
 			if (rc)
 				return rc;
@@ -424,7 +446,8 @@ int cfs_ck_sessions(struct cfs_ck *c)
 			return rc;
 		if (!rc)
 			continue;
-		cfs_ck_say(c, "slot of session %lu: no such session", (unsigned long)cfs_key_get_u64(it.key.mv_data, 1));
+		cfs_ck_say(c, "slot of session %lu: no such session",
+			   (unsigned long)cfs_key_get_u64(it.key.mv_data, 1));
 		rc = cfs_ck_iter_del(c, &it);
 		if (rc)
 			return rc;
@@ -441,7 +464,7 @@ int cfs_ck_sessions(struct cfs_ck *c)
 	return rc;
 }
 
-/* ---- for scrub: every extent --------------------------------------------------------------------------------- */
+/* ---- for scrub: every extent ---------------------------------------------------- */
 static int walk_map(struct cfs_meta *m, uint64_t map, uint64_t ino,
 		    int (*cb)(void *arg, uint64_t ino, const struct cfs_extent *e), void *arg)
 {
@@ -459,9 +482,12 @@ static int walk_map(struct cfs_meta *m, uint64_t map, uint64_t ino,
 			rc = cfs_ms_ext_collect(t, map, off, UINT64_MAX, e, CFS_ARRAY_SIZE(e), &n);
 		for (unsigned i = 0; !rc && i < n; i++) {
 			x = (struct cfs_extent){
-				.file_off = cfs_cpu_to_le64(e[i].off), .len = cfs_cpu_to_le32(e[i].len),
-				.obj_off = cfs_cpu_to_le32(e[i].obj_off), .oid = e[i].oid,
-				.obj_len = cfs_cpu_to_le32(e[i].obj_len), .flags = cfs_cpu_to_le32(e[i].flags),
+				.file_off = cfs_cpu_to_le64(e[i].off),
+				.len = cfs_cpu_to_le32(e[i].len),
+				.obj_off = cfs_cpu_to_le32(e[i].obj_off),
+				.oid = e[i].oid,
+				.obj_len = cfs_cpu_to_le32(e[i].obj_len),
+				.flags = cfs_cpu_to_le32(e[i].flags),
 			};
 			rc = cb(arg, ino, &x);
 			off = e[i].off + e[i].len;
@@ -471,7 +497,8 @@ static int walk_map(struct cfs_meta *m, uint64_t map, uint64_t ino,
 }
 
 /* the next key of a type from *at on; *at moves to the number after it */
-static int next_u64(struct cfs_meta *m, enum cfs_key_type type, uint64_t *at, uint64_t *ret, struct cfs_tx **ret_t)
+static int next_u64(struct cfs_meta *m, enum cfs_key_type type, uint64_t *at, uint64_t *ret,
+		    struct cfs_tx **ret_t)
 {
 	struct cfs_key k;
 	MDB_val key, v;
@@ -491,7 +518,8 @@ static int next_u64(struct cfs_meta *m, enum cfs_key_type type, uint64_t *at, ui
 	return 0;
 }
 
-int cfs_meta_walk_extents(struct cfs_meta *m, int (*cb)(void *arg, uint64_t ino, const struct cfs_extent *e), void *arg)
+int cfs_meta_walk_extents(struct cfs_meta *m,
+			  int (*cb)(void *arg, uint64_t ino, const struct cfs_extent *e), void *arg)
 {
 	uint64_t at = 0, ino;
 	struct cfs_inode in;

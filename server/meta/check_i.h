@@ -2,9 +2,9 @@
 /*
  * check_i.h - private to the consistency check: what it has gathered, and how findings are told.
  *
- * check.c has the order of passes and the name space (inodes, entries, orphans); check_data.c has what hangs on
- * inodes (extents, references, inline bytes, xattrs) and on sessions. Memory is proportional to the number of inodes
- * and objects: this is for an idle shard and for tests.
+ * check.c has the order of passes and the name space (inodes, entries, orphans); check_data.c has
+ * what hangs on inodes (extents, references, inline bytes, xattrs) and on sessions. Memory is
+ * proportional to the number of inodes and objects: this is for an idle shard and for tests.
  */
 #ifndef CFS_SERVER_META_CHECK_I_H
 #define CFS_SERVER_META_CHECK_I_H
@@ -20,7 +20,7 @@ struct cfs_ck_inode {
 	bool orphan, has_inline, dirty, gone;
 };
 
-struct cfs_ck_map {		/* extents under a map number: of an inode, or of PURGE (inode NULL) */
+struct cfs_ck_map { /* extents under a map number: of an inode, or of PURGE (inode NULL) */
 	uint64_t map;
 	struct cfs_ck_inode *ino;
 };
@@ -52,11 +52,13 @@ struct cfs_ck_iter {
 };
 void cfs_ck_iter_init(struct cfs_ck_iter *it, enum cfs_key_type type);
 int cfs_ck_iter_next(struct cfs_ck *c, struct cfs_ck_iter *it);	/* 0, ENOENT at the end, -errno */
-int cfs_ck_iter_del(struct cfs_ck *c, struct cfs_ck_iter *it);	/* repair: removes the key it stands on */
+int cfs_ck_iter_del(struct cfs_ck *c,
+		    struct cfs_ck_iter *it); /* repair: removes the key it stands on */
 
 void cfs_ck_say(struct cfs_ck *c, const char *fmt, ...) CFS_PRINTF(2, 3);
 struct cfs_ck_inode *cfs_ck_find(struct cfs_ck *c, uint64_t ino);	/* NULL: none */
-void *cfs_ck_grow(void *array, size_t n, size_t *cap, size_t size);	/* NULL: out of memory, array kept */
+void *cfs_ck_grow(void *array, size_t n, size_t *cap,
+		  size_t size); /* NULL: out of memory, array kept */
 
 int cfs_ck_data(struct cfs_ck *c);	/* extents, references, inline bytes, xattrs */
 int cfs_ck_sessions(struct cfs_ck *c);	/* sessions, slots, locks, orphan indexes */

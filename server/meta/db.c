@@ -63,8 +63,8 @@ int cfs_ms_db_del(struct cfs_tx *t, const struct cfs_key *k)
 	return rc == ENOENT ? -EUCLEAN : rc;
 }
 
-static int move(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k, MDB_val *ret_v,
-		MDB_cursor_op op)
+static int move(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k,
+		MDB_val *ret_v, MDB_cursor_op op)
 {
 	MDB_val key = { k->len, (void *)k->b }, v;
 	int rc = cfs_ms_db_err(mdb_cursor_get(t->cur, &key, &v, op));
@@ -78,17 +78,20 @@ static int move(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, 
 	return 0;
 }
 
-int cfs_ms_db_seek(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k, MDB_val *ret_v)
+int cfs_ms_db_seek(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k,
+		   MDB_val *ret_v)
 {
 	return move(t, k, prefix_len, ret_k, ret_v, MDB_SET_RANGE);
 }
 
-int cfs_ms_db_next(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k, MDB_val *ret_v)
+int cfs_ms_db_next(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k,
+		   MDB_val *ret_v)
 {
 	return move(t, k, prefix_len, ret_k, ret_v, MDB_NEXT);
 }
 
-int cfs_ms_db_seek_le(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k, MDB_val *ret_v)
+int cfs_ms_db_seek_le(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len,
+		      MDB_val *ret_k, MDB_val *ret_v)
 {
 	MDB_val key = { k->len, (void *)k->b };
 	int rc = cfs_ms_db_err(mdb_cursor_get(t->cur, &key, ret_v, MDB_SET_RANGE));

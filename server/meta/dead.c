@@ -2,11 +2,13 @@
 /*
  * dead.c - objects that nothing refers to any more, and extents whose file is gone.
  *
- * An object has a REF key only while more than one extent refers to it. A request notes what it adds and drops in
- * a table; the flush at its end knows for each object what the count was (REF, else 1 if an extent had it before,
- * else 0) and what it is. That holds as long as a client names an object in one COMMIT only, as often as it likes
- * (op_data.c lets a session commit its own objects alone: one that does it again can only harm itself). What falls to 0 goes to the DEAD list with the time; the leader has the targets
- * delete it after a grace period, and says so with CFS_LOG_DEAD_DONE.
+ * An object has a REF key only while more than one extent refers to it. A request notes what it
+ * adds and drops in a table; the flush at its end knows for each object what the count was (REF,
+ * else 1 if an extent had it before, else 0) and what it is. That holds as long as a client names
+ * an object in one COMMIT only, as often as it likes (op_data.c lets a session commit its own
+ * objects alone: one that does it again can only harm itself). What falls to 0 goes to the DEAD
+ * list with the time; the leader has the targets delete it after a grace period, and says so with
+ * CFS_LOG_DEAD_DONE.
  */
 #include "server/meta/meta_i.h"
 
@@ -93,14 +95,17 @@ int cfs_ms_ref_note(struct cfs_tx *t, const struct cfs_oid *oid, int delta, bool
 			return 0;
 		}
 		if (!memcmp(&r->e[*at - 1].oid, oid, sizeof(*oid))) {
-			/* the first note tells whether it was live: later ones may see this request's own extents */
+			/*
+			 * the first note tells whether it was live: later ones may see this
+			 * request's own extents
+			 */
 			r->e[*at - 1].delta += delta;
 			return 0;
 		}
 	}
 }
 
-/* ---- files that are gone --------------------------------------------------------------------------- */
+/* ---- files that are gone -------------------------------------------------------- */
 int cfs_ms_purge_add(struct cfs_tx *t, uint64_t map)
 {
 	struct cfs_key k;
@@ -137,7 +142,7 @@ int cfs_ms_op_purge(struct cfs_tx *t)
 	return rc == ENOENT ? 0 : rc;
 }
 
-/* ---- dead objects ------------------------------------------------------------------------------------ */
+/* ---- dead objects --------------------------------------------------------------- */
 int cfs_ms_op_dead_done(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 {
 	struct cfs_key k;
@@ -160,7 +165,8 @@ int cfs_ms_op_dead_done(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	return 0;
 }
 
-int cfs_meta_dead(struct cfs_meta *m, const struct cfs_time *before, struct cfs_dead *ret, unsigned max)
+int cfs_meta_dead(struct cfs_meta *m, const struct cfs_time *before, struct cfs_dead *ret,
+		  unsigned max)
 {
 	struct cfs_ts limit = cfs_ts_get(before);
 	struct cfs_dead_rec r;

@@ -15,7 +15,8 @@ int cfs_ms_dent_decode(const MDB_val *k, const MDB_val *v, struct cfs_dent_view 
 {
 	const uint8_t *p = v->mv_data;
 
-	if (k->mv_size != 17 || v->mv_size <= CFS_DENT_REC_LEN || v->mv_size != CFS_DENT_REC_LEN + p[9])
+	if (k->mv_size != 17 || v->mv_size <= CFS_DENT_REC_LEN ||
+	    v->mv_size != CFS_DENT_REC_LEN + p[9])
 		return -EUCLEAN;
 	ret->dir = cfs_key_get_u64(k->mv_data, 1);
 	ret->d.cookie = cfs_key_get_u64(k->mv_data, 9);
@@ -26,7 +27,8 @@ int cfs_ms_dent_decode(const MDB_val *k, const MDB_val *v, struct cfs_dent_view 
 	return 0;
 }
 
-int cfs_ms_dent_find(struct cfs_tx *t, uint64_t dir, const char *name, uint32_t len, struct cfs_dent *ret_d)
+int cfs_ms_dent_find(struct cfs_tx *t, uint64_t dir, const char *name, uint32_t len,
+		     struct cfs_dent *ret_d)
 {
 	uint64_t base = cfs_name_hash(name, len, t->m->name_seed) & ~(uint64_t)CFS_COOKIE_LOW;
 	uint64_t free_cookie = cfs_max(base, (uint64_t)CFS_COOKIE_MIN);
@@ -36,7 +38,8 @@ int cfs_ms_dent_find(struct cfs_tx *t, uint64_t dir, const char *name, uint32_t 
 	int rc;
 
 	cfs_key_u64x2(&k, CFS_KEY_DENTRY, dir, base);
-	for (rc = cfs_ms_db_seek(t, &k, 9, &key, &v); !rc; rc = cfs_ms_db_next(t, &k, 9, &key, &v)) {
+	for (rc = cfs_ms_db_seek(t, &k, 9, &key, &v); !rc;
+	     rc = cfs_ms_db_next(t, &k, 9, &key, &v)) {
 		rc = cfs_ms_dent_decode(&key, &v, &e);
 		if (rc)
 			return rc;
@@ -51,11 +54,13 @@ int cfs_ms_dent_find(struct cfs_tx *t, uint64_t dir, const char *name, uint32_t 
 	}
 	if (rc && rc != ENOENT)
 		return rc;
-	*ret_d = (struct cfs_dent){ .cookie = free_cookie > (base | CFS_COOKIE_LOW) ? 0 : free_cookie };
+	*ret_d = (struct cfs_dent){ .cookie = free_cookie > (base | CFS_COOKIE_LOW) ? 0 :
+										      free_cookie };
 	return ENOENT;
 }
 
-int cfs_ms_dent_put(struct cfs_tx *t, uint64_t dir, const struct cfs_dent *d, const char *name, uint32_t len)
+int cfs_ms_dent_put(struct cfs_tx *t, uint64_t dir, const struct cfs_dent *d, const char *name,
+		    uint32_t len)
 {
 	uint8_t buf[CFS_DENT_REC_LEN + CFS_NAME_MAX];
 	cfs_le64 ino = cfs_cpu_to_le64(d->ino);

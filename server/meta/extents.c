@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * extents.c - the extent map of a file: one key per extent, sorted, never overlapping; and inline bytes.
+ * extents.c - the extent map of a file: one key per extent, sorted, never overlapping; and inline
+ * bytes.
  *
- * A file has inline bytes or extents, never both. Either way what they do not cover reads as zeros up to
- * the size: a hole costs nothing. See meta_i.h.
+ * A file has inline bytes or extents, never both. Either way what they do not cover reads as
+ * zeros up to the size: a hole costs nothing. See meta_i.h.
  */
 #include "server/meta/meta_i.h"
 
@@ -55,8 +56,8 @@ static int ref(struct cfs_tx *t, const struct cfs_ext *e, int delta, bool live)
 	return e->flags & CFS_EXT_UNWRITTEN ? 0 : cfs_ms_ref_note(t, &e->oid, delta, live);
 }
 
-int cfs_ms_ext_collect(struct cfs_tx *t, uint64_t map, uint64_t off, uint64_t end, struct cfs_ext *ret, unsigned max,
-		       unsigned *ret_n)
+int cfs_ms_ext_collect(struct cfs_tx *t, uint64_t map, uint64_t off, uint64_t end,
+		       struct cfs_ext *ret, unsigned max, unsigned *ret_n)
 {
 	struct cfs_key k;
 	MDB_val key, v;
@@ -87,8 +88,8 @@ int cfs_ms_ext_collect(struct cfs_tx *t, uint64_t map, uint64_t off, uint64_t en
 }
 
 /* removes [off, end) from one extent that overlaps it; *ret_bytes are gone */
-static int cut_one(struct cfs_tx *t, struct cfs_inode *in, const struct cfs_ext *e, uint64_t off, uint64_t end,
-		   uint32_t *ret_bytes)
+static int cut_one(struct cfs_tx *t, struct cfs_inode *in, const struct cfs_ext *e, uint64_t off,
+		   uint64_t end, uint32_t *ret_bytes)
 {
 	uint64_t e_end = e->off + e->len;
 	bool left = e->off < off, right = e_end > end;
@@ -157,10 +158,11 @@ int cfs_ms_ext_insert(struct cfs_tx *t, struct cfs_inode *in, const struct cfs_e
 }
 
 /*
- * Gives the file a new map that has what lies before `off` (at most CFS_META_SYNC_EXTENTS extents: `head`), and
- * leaves the old one to PURGE with all the rest.
+ * Gives the file a new map that has what lies before `off` (at most CFS_META_SYNC_EXTENTS
+ * extents: `head`), and leaves the old one to PURGE with all the rest.
  */
-static int new_map(struct cfs_tx *t, struct cfs_inode *in, uint64_t off, struct cfs_ext *head, unsigned n)
+static int new_map(struct cfs_tx *t, struct cfs_inode *in, uint64_t off, struct cfs_ext *head,
+		   unsigned n)
 {
 	uint64_t old = in->map, kept = in->inline_len;
 	int rc;
@@ -193,7 +195,8 @@ int cfs_ms_ext_truncate(struct cfs_tx *t, struct cfs_inode *in, uint64_t off)
 
 	_Static_assert(CFS_META_COPY_EXT_MAX >= CFS_META_SYNC_EXTENTS, "ext_buf");
 	if (in->n_extents > CFS_META_SYNC_EXTENTS) {
-		rc = cfs_ms_ext_collect(t, in->map, off, UINT64_MAX, buf, CFS_META_SYNC_EXTENTS, &n);
+		rc = cfs_ms_ext_collect(t, in->map, off, UINT64_MAX, buf, CFS_META_SYNC_EXTENTS,
+					&n);
 		if (rc)
 			return rc;
 		if (n == CFS_META_SYNC_EXTENTS) {

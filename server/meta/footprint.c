@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * footprint.c - what a mutating request touches: the keys it locks and the leases it breaks (docs/leases.md,
- * "A mutation, step by step"). Computed from applied state. A name is locked exclusively; its directory's inode is
- * shared by all who change names in it, so that they can be in one batch, and exclusive for who removes or changes
- * the directory itself. A request that is seen to fail locks its keys but breaks nothing.
+ * footprint.c - what a mutating request touches: the keys it locks and the leases it breaks
+ * (docs/leases.md, "A mutation, step by step"). Computed from applied state. A name is locked
+ * exclusively; its directory's inode is shared by all who change names in it, so that they can be
+ * in one batch, and exclusive for who removes or changes the directory itself. A request that is
+ * seen to fail locks its keys but breaks nothing.
  */
 #include "server/meta/meta_i.h"
 
@@ -21,7 +22,8 @@ static void add_key(struct cfs_footprint *fp, uint64_t ino, uint64_t name_hash, 
 	fp->keys[fp->n_keys++] = (struct cfs_fp_key){ ino, name_hash, exclusive };
 }
 
-static void add_name_key(struct cfs_tx *t, struct cfs_footprint *fp, uint64_t dir, const char *name, uint32_t len)
+static void add_name_key(struct cfs_tx *t, struct cfs_footprint *fp, uint64_t dir, const char *name,
+			 uint32_t len)
 {
 	add_key(fp, dir, 0, false);
 	add_key(fp, dir, cfs_meta_name_hash(t->m, name, len), true);
@@ -36,7 +38,8 @@ static void break_name(struct cfs_footprint *fp, uint64_t dir, const char *name,
 	};
 }
 
-static void break_inode(struct cfs_footprint *fp, const struct cfs_inode *in, uint32_t flags, unsigned to_mode)
+static void break_inode(struct cfs_footprint *fp, const struct cfs_inode *in, uint32_t flags,
+			unsigned to_mode)
 {
 	uint64_t governor = cfs_ms_inode_governor(in);
 
@@ -47,8 +50,11 @@ static void break_inode(struct cfs_footprint *fp, const struct cfs_inode *in, ui
 	};
 }
 
-/* the inode that a name leads to; ENOENT: none, or no such directory, or no such name is possible */
-static int find(struct cfs_tx *t, uint64_t dir, const char *name, uint32_t len, struct cfs_inode *ret_in)
+/*
+ * the inode that a name leads to; ENOENT: none, or no such directory, or no such name is possible
+ */
+static int find(struct cfs_tx *t, uint64_t dir, const char *name, uint32_t len,
+		struct cfs_inode *ret_in)
 {
 	struct cfs_dent d;
 	int rc;
@@ -74,7 +80,7 @@ static void lose_name(struct cfs_footprint *fp, const struct cfs_inode *in)
 	}
 }
 
-/* ---- each request -------------------------------------------------------------------------------------- */
+/* ---- each request --------------------------------------------------------------- */
 static int fp_mknode(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct cfs_footprint *fp)
 {
 	struct cfs_mknode_req req;
@@ -184,7 +190,8 @@ static int fp_rename(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct
 	have_b = rc == 0;
 	if (have_b)
 		add_key(fp, b.ino, 0, true);
-	if (cfs_ms_dent_name_check(new, new_len) || (have_b && (b.ino == a.ino || flags & RENAME_NOREPLACE)) ||
+	if (cfs_ms_dent_name_check(new, new_len) ||
+	    (have_b && (b.ino == a.ino || flags & RENAME_NOREPLACE)) ||
 	    (!have_b && flags & RENAME_EXCHANGE))
 		return 0;
 	if (have_b && !(flags & RENAME_EXCHANGE) &&
@@ -210,7 +217,8 @@ static int fp_inode(struct cfs_tx *t, struct cfs_footprint *fp, uint64_t ino, un
 	add_key(fp, ino, 0, true);
 	rc = cfs_ms_inode_get(t, ino, &in);
 	if (!rc)
-		break_inode(fp, &in, CFS_BRK_ATTR | (to_mode == CFS_LEASE_EXCL ? 0 : CFS_BRK_DATA), to_mode);
+		break_inode(fp, &in, CFS_BRK_ATTR | (to_mode == CFS_LEASE_EXCL ? 0 : CFS_BRK_DATA),
+			    to_mode);
 	return rc == ENOENT ? 0 : rc;
 }
 
@@ -232,7 +240,8 @@ static int fp_setattr(struct cfs_tx *t, const uint8_t *body, uint32_t len, struc
 	return fp_inode(t, fp, cfs_le64_to_cpu(req.ino), to_mode);
 }
 
-static int fp_setxattr(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct cfs_footprint *fp)
+static int fp_setxattr(struct cfs_tx *t, const uint8_t *body, uint32_t len,
+		       struct cfs_footprint *fp)
 {
 	struct cfs_setxattr_req req;
 	const uint8_t *value;
@@ -263,7 +272,8 @@ static int fp_commit(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct
 	return rc;
 }
 
-static int fp_fallocate(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct cfs_footprint *fp)
+static int fp_fallocate(struct cfs_tx *t, const uint8_t *body, uint32_t len,
+			struct cfs_footprint *fp)
 {
 	struct cfs_fallocate_req req;
 	int rc = cfs_ms_req_fixed(body, len, &req, sizeof(req));
@@ -311,7 +321,8 @@ static int fp_none(const uint8_t *body, uint32_t len, uint16_t opcode)
 	return 0;
 }
 
-static int run(struct cfs_tx *t, uint16_t opcode, const uint8_t *body, uint32_t len, struct cfs_footprint *fp)
+static int run(struct cfs_tx *t, uint16_t opcode, const uint8_t *body, uint32_t len,
+	       struct cfs_footprint *fp)
 {
 	switch (opcode) {
 	case CFS_OP_MKNODE:

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* inode.c - inode records: reading, writing, times, and the end of an inode's life. See meta_i.h. */
+/*
+ * inode.c - inode records: reading, writing, times, and the end of an inode's life. See meta_i.h.
+ */
 #include "server/meta/meta_i.h"
 
-/* ---- records ------------------------------------------------------------------------------------- */
+/* ---- records -------------------------------------------------------------------- */
 int cfs_ms_inode_get(struct cfs_tx *t, uint64_t ino, struct cfs_inode *ret_in)
 {
 	struct cfs_inode_rec r;
@@ -36,8 +38,8 @@ int cfs_ms_inode_get(struct cfs_tx *t, uint64_t ino, struct cfs_inode *ret_in)
 		.n_xattrs = cfs_le32_to_cpu(r.n_xattrs),
 		.xattr_list_len = cfs_le32_to_cpu(r.xattr_list_len),
 	};
-	if (ret_in->inline_len > CFS_INLINE_MAX || (ret_in->inline_len && ret_in->n_extents) || !ret_in->map ||
-	    !ret_in->n_xattrs != !(ret_in->flags & CFS_IF_XATTR))
+	if (ret_in->inline_len > CFS_INLINE_MAX || (ret_in->inline_len && ret_in->n_extents) ||
+	    !ret_in->map || !ret_in->n_xattrs != !(ret_in->flags & CFS_IF_XATTR))
 		return -EUCLEAN;
 	return 0;
 }
@@ -118,11 +120,12 @@ void cfs_ms_inode_attr(const struct cfs_inode *in, struct cfs_attr *a)
 	a->dotdot = cfs_cpu_to_le64(dir ? in->parent : 0);
 }
 
-/* ---- times ----------------------------------------------------------------------------------------- */
+/* ---- times ---------------------------------------------------------------------- */
 /*
- * Times of changes grow strictly, so that who compares them sees every change: several entries in one tick of
- * the leader's clock, or a client's clock that is a little ahead (CFS_CI_MTIME), are told apart by one ns. A
- * time that somebody set far into the future does not stick: the next change brings it back to now.
+ * Times of changes grow strictly, so that who compares them sees every change: several entries in
+ * one tick of the leader's clock, or a client's clock that is a little ahead (CFS_CI_MTIME), are
+ * told apart by one ns. A time that somebody set far into the future does not stick: the next
+ * change brings it back to now.
  */
 static struct cfs_ts time_after(struct cfs_ts old, struct cfs_ts now)
 {
@@ -153,7 +156,7 @@ void cfs_ms_inode_add_alloc(struct cfs_tx *t, struct cfs_inode *in, int64_t byte
 	t->m->st.data_bytes += (uint64_t)bytes;
 }
 
-/* ---- privileges ------------------------------------------------------------------------------------ */
+/* ---- privileges ----------------------------------------------------------------- */
 int cfs_ms_inode_kill_caps(struct cfs_tx *t, struct cfs_inode *in)
 {
 	if (!(in->flags & CFS_IF_CAPS))
@@ -171,7 +174,7 @@ int cfs_ms_inode_kill_priv(struct cfs_tx *t, struct cfs_inode *in)
 	return cfs_ms_inode_kill_caps(t, in);
 }
 
-/* ---- orphans and the end ----------------------------------------------------------------------------- */
+/* ---- orphans and the end -------------------------------------------------------- */
 int cfs_ms_inode_destroy(struct cfs_tx *t, struct cfs_inode *in, unsigned sync_extents)
 {
 	struct cfs_key k;

@@ -2,37 +2,40 @@
 /*
  * keys.h - the durable format of a shard's state: one LMDB tree, version 1.
  *
- * A key is one type byte and then big-endian integers (so that memcmp order is numeric order), with a name at
- * the end where one belongs to it. A value is one of the little-endian records below. LMDB gives values at any
- * 2-byte alignment: they are copied, never cast. Checkpoints are this tree, so that changing anything here
- * means a new CFS_STATE_VERSION and a new golden vector (selftests/unit/server/meta/test_state_format.c).
+ * A key is one type byte and then big-endian integers (so that memcmp order is numeric order),
+ * with a name at the end where one belongs to it. A value is one of the little-endian records
+ * below. LMDB gives values at any 2-byte alignment: they are copied, never cast. Checkpoints are
+ * this tree, so that changing anything here means a new CFS_STATE_VERSION and a new golden vector
+ * (selftests/unit/server/meta/test_state_format.c).
  *
- *	type		key				value
- *	STATE		-				cfs_state_rec: version, who, applied index, counters
- *	MAP		-				body of CFS_LOG_MAP
- *	INODE		ino				cfs_inode_rec
- *	INLINE		ino				bytes of a small file, or a symlink's target
- *	XATTR		ino, name			value
- *	EXTENT		map, file offset		cfs_ext_rec
- *	DENTRY		directory, cookie		cfs_dent_rec, name
- *	SESSION		session				cfs_session_rec, name
- *	SLOT		session, slot (32 bits)		cfs_slot_rec, reply body
- *	NONCE		16 bytes			le64 session
- *	ORPHAN		ino, session			nothing: the session keeps the unlinked ino open
- *	HELD		session, ino			nothing: ORPHAN the other way round
- *	LOCK		ino, space (8 bits), session, owner, start	cfs_lock_rec
- *	LOCKED		session, ino			nothing: the session has locks on ino
- *	DEAD		key				cfs_dead_rec: an object that nothing refers to
- *	REF		owner, seq			le64 extents that refer to this object; only if more than one
- *	PURGE		map				nothing: extents of a file that is gone
+ * type     key                                   value
+ * STATE    -                                     cfs_state_rec: version, applied index, counters
+ * MAP      -                                     body of CFS_LOG_MAP
+ * INODE    ino                                   cfs_inode_rec
+ * INLINE   ino                                   bytes of a small file, or a symlink's target
+ * XATTR    ino, name                             value
+ * EXTENT   map, file offset                      cfs_ext_rec
+ * DENTRY   directory, cookie                     cfs_dent_rec, name
+ * SESSION  session                               cfs_session_rec, name
+ * SLOT     session, slot (32 bits)               cfs_slot_rec, reply body
+ * NONCE    16 bytes                              le64 session
+ * ORPHAN   ino, session                          nothing: the session keeps the unlinked ino open
+ * HELD     session, ino                          nothing: ORPHAN the other way round
+ * LOCK     ino, space (8), session, owner, start cfs_lock_rec
+ * LOCKED   session, ino                          nothing: the session has locks on ino
+ * DEAD     key                                   cfs_dead_rec: an object that nothing refers to
+ * REF      owner, seq                            le64 extents that refer to it, if more than one
+ * PURGE    map                                   nothing: extents of a file that is gone
  *
- * Extents hang on a map number and not on the inode number, so that a huge file is truncated by giving
- * it a new map and leaving the old one to PURGE. A file's first map number is its inode number; later
- * ones come from the same counter. Inline bytes have a key of their own, because scans that stat
- * (readdirplus, lookups) read a hundred inode records for each one whose bytes they want.
+ * Extents hang on a map number and not on the inode number, so that a huge file is truncated by
+ * giving it a new map and leaving the old one to PURGE. A file's first map number is its inode
+ * number; later ones come from the same counter. Inline bytes have a key of their own, because
+ * scans that stat (readdirplus, lookups) read a hundred inode records for each one whose bytes
+ * they want.
  *
- * The cookie of a name is cfs_name_hash() with the low 8 bits replaced by the lowest number that is free among the
- * names with the same upper bits; never 0 to 2, which stand for the start, "." and "..".
+ * The cookie of a name is cfs_name_hash() with the low 8 bits replaced by the lowest number that
+ * is free among the names with the same upper bits; never 0 to 2, which stand for the start, "."
+ * and "..".
  */
 #ifndef CFS_SERVER_META_KEYS_H
 #define CFS_SERVER_META_KEYS_H
@@ -81,7 +84,7 @@ struct cfs_inode_rec {
 	cfs_le64 alloc;			/* bytes held by extents, written or not, and inline */
 	cfs_le64 map;			/* whose EXTENT keys are this file's */
 	cfs_le64 change;
-	cfs_le64 parent;		/* directory: its parent; else: the directory of the only link, or 0 */
+	cfs_le64 parent; /* directory: its parent; else: the directory of the only link, or 0 */
 	cfs_le64 n_extents;
 	cfs_le64 atime_sec, mtime_sec, ctime_sec, btime_sec;
 	cfs_le32 atime_nsec, mtime_nsec, ctime_nsec, btime_nsec;
@@ -136,7 +139,7 @@ struct cfs_dead_rec {
 };
 _Static_assert(sizeof(struct cfs_dead_rec) == 32, "cfs_dead_rec");
 
-/* ---- keys --------------------------------------------------------------------------------- */
+/* ---- keys ----------------------------------------------------------------------- */
 #define CFS_KEY_MAX	272u
 struct cfs_key {
 	uint32_t len;
@@ -223,8 +226,8 @@ static inline void cfs_key_nonce(struct cfs_key *k, const uint8_t nonce[16])
 }
 
 /* all locks of a space of an inode, of a session there, of an owner there: cut the length */
-static inline void cfs_key_lock(struct cfs_key *k, uint64_t ino, uint8_t space, uint64_t session, uint64_t owner,
-				uint64_t start)
+static inline void cfs_key_lock(struct cfs_key *k, uint64_t ino, uint8_t space, uint64_t session,
+				uint64_t owner, uint64_t start)
 {
 	cfs_key_u64(k, CFS_KEY_LOCK, ino);
 	cfs_key_add_u8(k, space);
@@ -244,6 +247,6 @@ static inline void cfs_key_ref(struct cfs_key *k, const struct cfs_oid *oid)
 }
 
 #define CFS_COOKIE_MIN		3u
-#define CFS_COOKIE_LOW		255u	/* the bits of a cookie that tell names apart whose hashes collide */
+#define CFS_COOKIE_LOW 255u /* the bits of a cookie that tell names apart whose hashes collide */
 
 #endif

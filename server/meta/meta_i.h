@@ -2,10 +2,11 @@
 /*
  * meta_i.h - private to the state machine: the open state, a transaction, inodes in host order.
  *
- * Return values inside: 0; a positive errno or CFS_E_*: the request fails with that status and nothing has been
- * written; a negative errno: the state could not be read or written, the whole entry fails. An operation checks
- * first and writes afterwards: once it has written it may no longer fail with a status. apply.c asserts it.
- * Functions that leave a file but not this directory are called cfs_ms_...
+ * Return values inside: 0; a positive errno or CFS_E_*: the request fails with that status and
+ * nothing has been written; a negative errno: the state could not be read or written, the whole
+ * entry fails. An operation checks first and writes afterwards: once it has written it may no
+ * longer fail with a status. apply.c asserts it. Functions that leave a file but not this
+ * directory are called cfs_ms_...
  */
 #ifndef CFS_SERVER_META_META_I_H
 #define CFS_SERVER_META_META_I_H
@@ -20,7 +21,7 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
-#define CFS_EMAPFULL	5000	/* -CFS_EMAPFULL: LMDB's map is full; grow it and do the entry again */
+#define CFS_EMAPFULL 5000 /* -CFS_EMAPFULL: LMDB's map is full; grow it and do the entry again */
 
 #define CFS_META_SYNC_EXTENTS	4096u	/* extents that a request frees itself; more go to PURGE */
 #define CFS_META_CLOSE_EXTENTS	64u	/* the same for each orphan of a session that ends */
@@ -61,7 +62,7 @@ struct cfs_refs {
 	struct {
 		struct cfs_oid oid;
 		int64_t delta;
-		bool live;	/* an extent referred to it before the request: its count was at least 1 */
+		bool live; /* an extent referred to it before the request: its count was at least 1 */
 	} e[CFS_REFS_MAX];
 	uint16_t hash[CFS_REFS_HASH];	/* index + 1 */
 };
@@ -90,7 +91,7 @@ struct cfs_meta {
 	uint64_t name_seed;
 	uint32_t shard;
 	struct cfs_state st;		/* as of the open write transaction, or the last commit */
-	pthread_mutex_t map_lock;	/* held while the map must not move: checkpoint; and to move it */
+	pthread_mutex_t map_lock; /* held while the map must not move: checkpoint; and to move it */
 	struct cfs_tx rd;		/* the one read transaction; txn NULL until first used */
 	bool rd_fresh;			/* it shows the last commit */
 	struct cfs_refs refs;
@@ -105,32 +106,36 @@ struct cfs_meta {
 	} replies[CFS_LOG_BATCH_MAX];
 };
 
-/* ---- db.c: LMDB ----------------------------------------------------------------------------- */
+/* ---- db.c: LMDB ----------------------------------------------------------------- */
 /* what LMDB gives stays valid until the next write in the transaction. Missing: ENOENT */
 int cfs_ms_db_err(int rc);
 int cfs_ms_db_get(struct cfs_tx *t, const struct cfs_key *k, MDB_val *ret_v);
-int cfs_ms_db_get_fixed(struct cfs_tx *t, const struct cfs_key *k, void *rec, size_t len);	/* exactly len bytes */
+int cfs_ms_db_get_fixed(struct cfs_tx *t, const struct cfs_key *k, void *rec,
+			size_t len); /* exactly len bytes */
 int cfs_ms_db_put(struct cfs_tx *t, const struct cfs_key *k, const void *v, size_t len);
 int cfs_ms_db_del(struct cfs_tx *t, const struct cfs_key *k);	/* must exist: else -EUCLEAN */
 /* the first key >= k that shares its first prefix_len bytes; then the following ones */
-int cfs_ms_db_seek(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k, MDB_val *ret_v);
-int cfs_ms_db_next(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k, MDB_val *ret_v);
+int cfs_ms_db_seek(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k,
+		   MDB_val *ret_v);
+int cfs_ms_db_next(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k,
+		   MDB_val *ret_v);
 /* the last key <= k that shares its first prefix_len bytes */
-int cfs_ms_db_seek_le(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len, MDB_val *ret_k, MDB_val *ret_v);
+int cfs_ms_db_seek_le(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len,
+		      MDB_val *ret_k, MDB_val *ret_v);
 
-/* ---- state.c -------------------------------------------------------------------------------- */
+/* ---- state.c -------------------------------------------------------------------- */
 int cfs_ms_state_rd(struct cfs_meta *m, struct cfs_tx **ret_t);	/* the read transaction, renewed */
 int cfs_ms_state_begin(struct cfs_meta *m, struct cfs_tx *t);
 int cfs_ms_state_commit(struct cfs_meta *m, struct cfs_tx *t);	/* writes the STATE record, too */
 void cfs_ms_state_abort(struct cfs_meta *m, struct cfs_tx *t);	/* the caller puts m->st back */
 int cfs_ms_state_grow(struct cfs_meta *m);
 
-/* ---- inode.c -------------------------------------------------------------------------------- */
+/* ---- inode.c -------------------------------------------------------------------- */
 int cfs_ms_inode_get(struct cfs_tx *t, uint64_t ino, struct cfs_inode *ret_in);
 int cfs_ms_inode_put(struct cfs_tx *t, const struct cfs_inode *in);
 int cfs_ms_inode_new_ino(struct cfs_tx *t, uint64_t *ret_ino);
 void cfs_ms_inode_attr(const struct cfs_inode *in, struct cfs_attr *ret_attr);
-uint64_t cfs_ms_inode_governor(const struct cfs_inode *in);	/* whose lease covers its attributes */
+uint64_t cfs_ms_inode_governor(const struct cfs_inode *in); /* whose lease covers its attributes */
 /* the attributes, or data as well, have changed now */
 void cfs_ms_inode_touch(struct cfs_tx *t, struct cfs_inode *in);
 void cfs_ms_inode_touch_data(struct cfs_tx *t, struct cfs_inode *in);
@@ -139,14 +144,14 @@ void cfs_ms_inode_add_alloc(struct cfs_tx *t, struct cfs_inode *in, int64_t byte
 int cfs_ms_inode_kill_priv(struct cfs_tx *t, struct cfs_inode *in);
 int cfs_ms_inode_kill_caps(struct cfs_tx *t, struct cfs_inode *in);
 /*
- * nlink has become 0: an orphan of the record's holders, or gone. Writes the inode (or not). *ret_mine: the
- * record's session holds it.
+ * nlink has become 0: an orphan of the record's holders, or gone. Writes the inode (or not).
+ * *ret_mine: the record's session holds it.
  */
 int cfs_ms_inode_unlinked(struct cfs_tx *t, struct cfs_inode *in, bool *ret_mine);
 int cfs_ms_inode_hold(struct cfs_tx *t, uint64_t ino, uint64_t session);
 /* the session holds it no longer; ENOENT if it did not. The last holder's inode goes */
 int cfs_ms_inode_unhold(struct cfs_tx *t, uint64_t ino, uint64_t session, unsigned sync_extents);
-int cfs_ms_inode_unorphan(struct cfs_tx *t, uint64_t ino);		/* linked again: nobody holds it */
+int cfs_ms_inode_unorphan(struct cfs_tx *t, uint64_t ino); /* linked again: nobody holds it */
 int cfs_ms_inode_destroy(struct cfs_tx *t, struct cfs_inode *in, unsigned sync_extents);
 
 static inline struct cfs_ts cfs_ts_get(const struct cfs_time *tm)
@@ -168,15 +173,17 @@ static inline int cfs_ts_cmp(struct cfs_ts a, struct cfs_ts b)
 	return a.nsec < b.nsec ? -1 : a.nsec > b.nsec;
 }
 
-/* ---- dentry.c ------------------------------------------------------------------------------- */
+/* ---- dentry.c ------------------------------------------------------------------- */
 struct cfs_dent {
-	uint64_t cookie;	/* found: of the entry; ENOENT: the one it would get, 0 if none is free */
+	uint64_t cookie; /* found: of the entry; ENOENT: the one it would get, 0 if none is free */
 	uint64_t ino;
 	uint32_t mode;		/* type bits */
 };
 int cfs_ms_dent_name_check(const char *name, uint32_t len);	/* 0, EINVAL, ENAMETOOLONG */
-int cfs_ms_dent_find(struct cfs_tx *t, uint64_t dir, const char *name, uint32_t len, struct cfs_dent *ret_d);
-int cfs_ms_dent_put(struct cfs_tx *t, uint64_t dir, const struct cfs_dent *d, const char *name, uint32_t len);
+int cfs_ms_dent_find(struct cfs_tx *t, uint64_t dir, const char *name, uint32_t len,
+		     struct cfs_dent *ret_d);
+int cfs_ms_dent_put(struct cfs_tx *t, uint64_t dir, const struct cfs_dent *d, const char *name,
+		    uint32_t len);
 int cfs_ms_dent_del(struct cfs_tx *t, uint64_t dir, uint64_t cookie);
 struct cfs_dent_view {		/* an entry where LMDB has it */
 	struct cfs_dent d;
@@ -184,16 +191,17 @@ struct cfs_dent_view {		/* an entry where LMDB has it */
 	const char *name;
 	uint32_t name_len;
 };
-int cfs_ms_dent_decode(const MDB_val *k, const MDB_val *v, struct cfs_dent_view *ret);	/* 0, -EUCLEAN */
+int cfs_ms_dent_decode(const MDB_val *k, const MDB_val *v,
+		       struct cfs_dent_view *ret); /* 0, -EUCLEAN */
 
-/* ---- xattr.c, acl.c: ACLs in the form of system.posix_acl_*, version 2 ------------------------- */
+/* ---- xattr.c, acl.c: ACLs in the form of system.posix_acl_*, version 2 ---------- */
 #define CFS_XATTR_ACL_ACCESS	"system.posix_acl_access"
 #define CFS_XATTR_ACL_DEFAULT	"system.posix_acl_default"
 #define CFS_XATTR_CAPS		"security.capability"
 int cfs_ms_xattr_get(struct cfs_tx *t, uint64_t ino, const char *name, MDB_val *ret_v);
 /* writes, or removes; keeps count and flags of `in`; writes not the inode itself */
-int cfs_ms_xattr_put(struct cfs_tx *t, struct cfs_inode *in, const char *name, uint32_t name_len, const void *v,
-		  size_t len);
+int cfs_ms_xattr_put(struct cfs_tx *t, struct cfs_inode *in, const char *name, uint32_t name_len,
+		     const void *v, size_t len);
 int cfs_ms_xattr_del(struct cfs_tx *t, struct cfs_inode *in, const char *name, uint32_t name_len);
 int cfs_ms_xattr_del_all(struct cfs_tx *t, uint64_t ino);
 int cfs_ms_acl_check(const void *acl, size_t len);		/* 0, EINVAL */
@@ -201,13 +209,16 @@ unsigned cfs_ms_acl_count(size_t len);			/* entries */
 /* permission bits that say the same; true if they say all that the ACL says */
 bool cfs_ms_acl_mode(const void *acl, size_t len, uint32_t *ret_perm);
 void cfs_ms_acl_chmod(void *acl, size_t len, uint32_t mode);
-/* a new inode's access ACL out of the default ACL, in place; *mode is masked; true if mode says all */
+/*
+ * a new inode's access ACL out of the default ACL, in place; *mode is masked; true if mode says
+ * all
+ */
 bool cfs_ms_acl_create(void *acl, size_t len, uint32_t *mode);
 
-/* ---- extents.c ------------------------------------------------------------------------------ */
+/* ---- extents.c ------------------------------------------------------------------ */
 /* up to max extents that overlap [off, end), in order */
-int cfs_ms_ext_collect(struct cfs_tx *t, uint64_t map, uint64_t off, uint64_t end, struct cfs_ext *ret, unsigned max,
-		    unsigned *ret_n);
+int cfs_ms_ext_collect(struct cfs_tx *t, uint64_t map, uint64_t off, uint64_t end,
+		       struct cfs_ext *ret, unsigned max, unsigned *ret_n);
 /* nothing is left of [off, end): extents are trimmed, split or removed. Neither writes the inode */
 int cfs_ms_ext_cut(struct cfs_tx *t, struct cfs_inode *in, uint64_t off, uint64_t end);
 /* into a gap. live: another extent has this object already */
@@ -219,9 +230,10 @@ int cfs_ms_ext_free_map(struct cfs_tx *t, uint64_t map, unsigned max, unsigned *
 int cfs_ms_ext_decode(const MDB_val *k, const MDB_val *v, struct cfs_ext *ret);	/* 0, -EUCLEAN */
 /* inline bytes: all of them, or none (len 0) */
 int cfs_ms_inline_set(struct cfs_tx *t, struct cfs_inode *in, const void *data, uint32_t len);
-int cfs_ms_inline_get(struct cfs_tx *t, const struct cfs_inode *in, void *buf);	/* in->inline_len bytes */
+int cfs_ms_inline_get(struct cfs_tx *t, const struct cfs_inode *in,
+		      void *buf); /* in->inline_len bytes */
 
-/* ---- dead.c --------------------------------------------------------------------------------- */
+/* ---- dead.c --------------------------------------------------------------------- */
 int cfs_ms_ref_note(struct cfs_tx *t, const struct cfs_oid *oid, int delta, bool live);
 void cfs_ms_ref_reset(struct cfs_meta *m);
 int cfs_ms_ref_flush(struct cfs_tx *t);	/* at the end of each record */
@@ -229,7 +241,7 @@ int cfs_ms_purge_add(struct cfs_tx *t, uint64_t map);
 int cfs_ms_op_purge(struct cfs_tx *t);
 int cfs_ms_op_dead_done(struct cfs_tx *t, const uint8_t *body, uint32_t len);
 
-/* ---- operations: request body in, reply body at t->rep ---------------------------------------- */
+/* ---- operations: request body in, reply body at t->rep -------------------------- */
 int cfs_ms_op_mknode(struct cfs_tx *t, const uint8_t *body, uint32_t len);
 int cfs_ms_op_link(struct cfs_tx *t, const uint8_t *body, uint32_t len);
 int cfs_ms_op_unlink(struct cfs_tx *t, const uint8_t *body, uint32_t len);
@@ -254,27 +266,34 @@ struct cfs_lock {
 };
 int cfs_ms_lock_check(const struct cfs_lock_req *req);	/* 0, EINVAL */
 /* the first lock in the way of req; ENOENT if there is none */
-int cfs_ms_lock_conflict(struct cfs_tx *t, uint64_t session, const struct cfs_lock_req *req, struct cfs_lock *ret);
+int cfs_ms_lock_conflict(struct cfs_tx *t, uint64_t session, const struct cfs_lock_req *req,
+			 struct cfs_lock *ret);
 int cfs_ms_lock_drop_ino(struct cfs_tx *t, uint64_t ino);
 int cfs_ms_lock_drop_session(struct cfs_tx *t, uint64_t session);
 
-/* ---- req.c: request bodies, every length checked --------------------------------------------- */
+/* ---- req.c: request bodies, every length checked -------------------------------- */
 /* copies the fixed part and points at what follows: exactly the lengths it names, or CFS_E_PROTO */
-int cfs_ms_req_fixed(const uint8_t *body, uint32_t len, void *req, size_t size);	/* nothing follows */
-int cfs_ms_req_mknode(const uint8_t *body, uint32_t len, struct cfs_mknode_req *req, const char **ret_name,
-		   const char **ret_target);
-int cfs_ms_req_link(const uint8_t *body, uint32_t len, struct cfs_link_req *req, const char **ret_name);
-int cfs_ms_req_unlink(const uint8_t *body, uint32_t len, struct cfs_unlink_req *req, const char **ret_name);
-int cfs_ms_req_rename(const uint8_t *body, uint32_t len, struct cfs_rename_req *req, const char **ret_old,
-		   const char **ret_new);
-int cfs_ms_req_lookup(const uint8_t *body, uint32_t len, struct cfs_lookup_req *req, const char **ret_name);
-int cfs_ms_req_xattr(const uint8_t *body, uint32_t len, struct cfs_xattr_req *req, const char **ret_name);
-int cfs_ms_req_setxattr(const uint8_t *body, uint32_t len, struct cfs_setxattr_req *req, const char **ret_name,
-		     const uint8_t **ret_value);
-int cfs_ms_req_release(const uint8_t *body, uint32_t len, uint32_t *ret_n, const uint8_t **ret_inos);
+int cfs_ms_req_fixed(const uint8_t *body, uint32_t len, void *req,
+		     size_t size); /* nothing follows */
+int cfs_ms_req_mknode(const uint8_t *body, uint32_t len, struct cfs_mknode_req *req,
+		      const char **ret_name, const char **ret_target);
+int cfs_ms_req_link(const uint8_t *body, uint32_t len, struct cfs_link_req *req,
+		    const char **ret_name);
+int cfs_ms_req_unlink(const uint8_t *body, uint32_t len, struct cfs_unlink_req *req,
+		      const char **ret_name);
+int cfs_ms_req_rename(const uint8_t *body, uint32_t len, struct cfs_rename_req *req,
+		      const char **ret_old, const char **ret_new);
+int cfs_ms_req_lookup(const uint8_t *body, uint32_t len, struct cfs_lookup_req *req,
+		      const char **ret_name);
+int cfs_ms_req_xattr(const uint8_t *body, uint32_t len, struct cfs_xattr_req *req,
+		     const char **ret_name);
+int cfs_ms_req_setxattr(const uint8_t *body, uint32_t len, struct cfs_setxattr_req *req,
+			const char **ret_name, const uint8_t **ret_value);
+int cfs_ms_req_release(const uint8_t *body, uint32_t len, uint32_t *ret_n,
+		       const uint8_t **ret_inos);
 /* item by item: *pos starts at sizeof(struct cfs_commit_req) */
-int cfs_ms_req_commit(const uint8_t *body, uint32_t len, uint32_t *ret_n);	/* checks all items */
-void cfs_ms_req_commit_item(const uint8_t *body, uint32_t *pos, struct cfs_commit_item *item, const uint8_t **ret_inline,
-			 const uint8_t **ret_extents);
+int cfs_ms_req_commit(const uint8_t *body, uint32_t len, uint32_t *ret_n); /* checks all items */
+void cfs_ms_req_commit_item(const uint8_t *body, uint32_t *pos, struct cfs_commit_item *item,
+			    const uint8_t **ret_inline, const uint8_t **ret_extents);
 
 #endif

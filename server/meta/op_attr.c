@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * op_attr.c - SETATTR and SETXATTR, and the ties between mode bits, ACLs and privileges. Who may do what is the
- * client kernel's business (default_permissions). Each function checks first, then writes.
+ * op_attr.c - SETATTR and SETXATTR, and the ties between mode bits, ACLs and privileges. Who may
+ * do what is the client kernel's business (default_permissions). Each function checks first, then
+ * writes.
  */
 #include "server/meta/meta_i.h"
 
 #include <sys/xattr.h>
 
-#define SA_ALL	(CFS_SA_MODE | CFS_SA_UID | CFS_SA_GID | CFS_SA_SIZE | CFS_SA_ATIME | CFS_SA_MTIME | CFS_SA_CTIME | \
-		 CFS_SA_ATIME_NOW | CFS_SA_MTIME_NOW | CFS_SA_KILLPRIV)
+#define SA_ALL                                                                               \
+	(CFS_SA_MODE | CFS_SA_UID | CFS_SA_GID | CFS_SA_SIZE | CFS_SA_ATIME | CFS_SA_MTIME | \
+	 CFS_SA_CTIME | CFS_SA_ATIME_NOW | CFS_SA_MTIME_NOW | CFS_SA_KILLPRIV)
 
 static void attr_reply(struct cfs_tx *t, const struct cfs_inode *in)
 {
@@ -19,7 +21,7 @@ static void attr_reply(struct cfs_tx *t, const struct cfs_inode *in)
 	t->rep_len = sizeof(rep);
 }
 
-/* ---- SETATTR ---------------------------------------------------------------------------------------- */
+/* ---- SETATTR -------------------------------------------------------------------- */
 static int setattr_check(const struct cfs_setattr_req *req, const struct cfs_inode *in)
 {
 	uint32_t valid = cfs_le32_to_cpu(req->valid);
@@ -59,7 +61,8 @@ static int acl_follow(struct cfs_tx *t, struct cfs_inode *in)
 		return -EUCLEAN;
 	memcpy(acl, v.mv_data, len);
 	cfs_ms_acl_chmod(acl, len, in->mode);
-	return cfs_ms_xattr_put(t, in, CFS_XATTR_ACL_ACCESS, sizeof(CFS_XATTR_ACL_ACCESS) - 1, acl, len);
+	return cfs_ms_xattr_put(t, in, CFS_XATTR_ACL_ACCESS, sizeof(CFS_XATTR_ACL_ACCESS) - 1, acl,
+				len);
 }
 
 static int set_size(struct cfs_tx *t, struct cfs_inode *in, uint64_t size)
@@ -71,7 +74,8 @@ static int set_size(struct cfs_tx *t, struct cfs_inode *in, uint64_t size)
 		rc = cfs_ms_inline_get(t, in, data);
 		if (!rc)
 			rc = cfs_ms_inline_set(t, in, data, (uint32_t)size);
-	} else if (size <= in->size && in->n_extents) {	/* beyond the end there is nothing but reserved space */
+	} else if (size <= in->size &&
+		   in->n_extents) { /* beyond the end there is nothing but reserved space */
 		rc = cfs_ms_ext_truncate(t, in, size);
 	}
 	in->size = size;
@@ -101,7 +105,7 @@ int cfs_ms_op_setattr(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	if (valid & CFS_SA_KILLPRIV)
 		rc = cfs_ms_inode_kill_priv(t, &in);
 	else if (valid & (CFS_SA_UID | CFS_SA_GID | CFS_SA_SIZE))
-		rc = cfs_ms_inode_kill_caps(t, &in);	/* whoever did it (FUSE_HANDLE_KILLPRIV_V2) */
+		rc = cfs_ms_inode_kill_caps(t, &in); /* whoever did it (FUSE_HANDLE_KILLPRIV_V2) */
 	if (!rc && valid & CFS_SA_MODE) {
 		in.mode = (in.mode & S_IFMT) | (cfs_le32_to_cpu(req.mode) & 07777);
 		rc = acl_follow(t, &in);
@@ -129,7 +133,7 @@ int cfs_ms_op_setattr(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	return rc;
 }
 
-/* ---- SETXATTR --------------------------------------------------------------------------------------- */
+/* ---- SETXATTR ------------------------------------------------------------------- */
 static bool name_is(const char *name, uint32_t len, const char *what)
 {
 	return len == strlen(what) && !memcmp(name, what, len);
@@ -151,15 +155,18 @@ static int name_check(const char *name, uint32_t len)
 	return EOPNOTSUPP;
 }
 
-/* an ACL to be set on `in`. *ret_remove: it says nothing that the mode does not; *ret_perm: the mode's new bits */
-static int acl_check(const struct cfs_inode *in, bool access, const uint8_t *acl, uint32_t len, bool *ret_remove,
-		     uint32_t *ret_perm)
+/*
+ * an ACL to be set on `in`. *ret_remove: it says nothing that the mode does not; *ret_perm: the
+ * mode's new bits
+ */
+static int acl_check(const struct cfs_inode *in, bool access, const uint8_t *acl, uint32_t len,
+		     bool *ret_remove, uint32_t *ret_perm)
 {
 	*ret_remove = false;
 	*ret_perm = in->mode & 0777;
 	if (S_ISLNK(in->mode))
 		return EOPNOTSUPP;
-	if (!len || (len == 4 && !cfs_ms_acl_check(acl, len))) {	/* no ACL, or one of no entries */
+	if (!len || (len == 4 && !cfs_ms_acl_check(acl, len))) { /* no ACL, or one of no entries */
 		*ret_remove = true;
 		return 0;
 	}
@@ -196,7 +203,8 @@ int cfs_ms_op_setxattr(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 		return rc;
 	if (value_len > CFS_XATTR_SIZE_MAX)
 		return E2BIG;
-	if ((flags != 0 && flags != XATTR_CREATE && flags != XATTR_REPLACE && flags != CFS_XATTR_REMOVE) ||
+	if ((flags != 0 && flags != XATTR_CREATE && flags != XATTR_REPLACE &&
+	     flags != CFS_XATTR_REMOVE) ||
 	    extra & ~CFS_XATTR_KILL_SGID || (flags == CFS_XATTR_REMOVE && value_len))
 		return EINVAL;
 	rc = cfs_ms_inode_get(t, cfs_le64_to_cpu(req.ino), &in);

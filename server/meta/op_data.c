@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * op_data.c - COMMIT, FALLOCATE and COPY: what changes the content of files. Each item checks first, then writes.
+ * op_data.c - COMMIT, FALLOCATE and COPY: what changes the content of files. Each item checks
+ * first, then writes.
  *
- * Inline data and extents do not mix. An extent COMMIT to a file that has inline data must cover all of it, else
- * it is EINVAL: a client turns the inline bytes into an object first. A COMMIT of inline data replaces what
- * was there. A session commits objects that it has written itself, each object in one COMMIT only.
+ * Inline data and extents do not mix. An extent COMMIT to a file that has inline data must cover
+ * all of it, else it is EINVAL: a client turns the inline bytes into an object first. A COMMIT of
+ * inline data replaces what was there. A session commits objects that it has written itself, each
+ * object in one COMMIT only.
  */
 #include "server/meta/meta_i.h"
 
@@ -35,7 +37,7 @@ static void ext_load(struct cfs_ext *e, const uint8_t *p)
 	};
 }
 
-/* ---- COMMIT ------------------------------------------------------------------------------------------ */
+/* ---- COMMIT --------------------------------------------------------------------- */
 struct item {
 	const uint8_t *data, *exts;
 	uint32_t flags, inline_len, n_extents;
@@ -123,7 +125,8 @@ static int item_write(struct cfs_tx *t, const struct item *it, struct cfs_inode 
 	return cfs_ms_inode_put(t, in);
 }
 
-static int commit_item(struct cfs_tx *t, const uint8_t *body, uint32_t *pos, struct cfs_commit_result *ret)
+static int commit_item(struct cfs_tx *t, const uint8_t *body, uint32_t *pos,
+		       struct cfs_commit_result *ret)
 {
 	struct cfs_commit_item ci;
 	uint64_t writes = t->writes;
@@ -161,7 +164,9 @@ int cfs_ms_op_commit(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	struct cfs_commit_rep rep = { .n = 0 };
 	int rc;
 
-	_Static_assert(sizeof(rep) + CFS_COMMIT_MAX * sizeof(struct cfs_commit_result) <= CFS_REPLY_MAX, "reply");
+	_Static_assert(sizeof(rep) + CFS_COMMIT_MAX * sizeof(struct cfs_commit_result) <=
+			       CFS_REPLY_MAX,
+		       "reply");
 	rc = cfs_ms_req_commit(body, len, &n);
 	if (rc)
 		return rc;
@@ -180,7 +185,7 @@ int cfs_ms_op_commit(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	return 0;
 }
 
-/* ---- FALLOCATE ----------------------------------------------------------------------------------------- */
+/* ---- FALLOCATE ------------------------------------------------------------------ */
 /* zeros in the inline bytes of [off, end); what is zero at their end need not be kept */
 static int inline_zero(struct cfs_tx *t, struct cfs_inode *in, uint64_t off, uint64_t end)
 {
@@ -199,7 +204,8 @@ static int inline_zero(struct cfs_tx *t, struct cfs_inode *in, uint64_t off, uin
 }
 
 /* the next hole in [off, end): 0, or ENOENT */
-static int next_hole(struct cfs_tx *t, uint64_t map, uint64_t off, uint64_t end, uint64_t *ret_off, uint64_t *ret_end)
+static int next_hole(struct cfs_tx *t, uint64_t map, uint64_t off, uint64_t end, uint64_t *ret_off,
+		     uint64_t *ret_end)
 {
 	struct cfs_ext e[16];
 	unsigned n;
@@ -227,7 +233,10 @@ static int next_hole(struct cfs_tx *t, uint64_t map, uint64_t off, uint64_t end,
 	return ENOENT;
 }
 
-/* the UNWRITTEN extent that ends at `off`, if there is one: made longer instead of a new one beside it */
+/*
+ * the UNWRITTEN extent that ends at `off`, if there is one: made longer instead of a new one
+ * beside it
+ */
 static int extend_left(struct cfs_tx *t, struct cfs_inode *in, uint64_t *off, uint64_t end)
 {
 	struct cfs_ext e;
@@ -325,8 +334,8 @@ int cfs_ms_op_fallocate(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	if (!S_ISREG(in.mode))
 		return S_ISDIR(in.mode) ? EISDIR : ENODEV;
 	/*
-	 * An inline file reserves nothing: its bytes are in the log already, and those that follow will be
-	 * written to new places in any case.
+	 * An inline file reserves nothing: its bytes are in the log already, and those that
+	 * follow will be written to new places in any case.
 	 */
 	if (!(mode & FALLOC_FL_PUNCH_HOLE) && !in.inline_len) {
 		if (mode & FALLOC_FL_ZERO_RANGE)
@@ -349,7 +358,8 @@ int cfs_ms_op_fallocate(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 								     cfs_ms_inode_kill_caps(t, &in);
 	if (rc)
 		return rc;
-	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) || (!(mode & FALLOC_FL_KEEP_SIZE) && end > in.size))
+	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) ||
+	    (!(mode & FALLOC_FL_KEEP_SIZE) && end > in.size))
 		cfs_ms_inode_touch_data(t, &in);
 	else
 		cfs_ms_inode_touch(t, &in);
@@ -362,7 +372,7 @@ int cfs_ms_op_fallocate(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	return rc;
 }
 
-/* ---- COPY ------------------------------------------------------------------------------------------------ */
+/* ---- COPY ----------------------------------------------------------------------- */
 struct copy {
 	struct cfs_inode src, dst_, *dst;	/* dst is &src when both are one file */
 	uint64_t src_off, dst_off, len;
@@ -419,9 +429,10 @@ static int copy_extents(struct cfs_tx *t, struct copy *c)
 	if (!rc)
 		rc = cfs_ms_ext_cut(t, c->dst, c->dst_off, c->dst_off + c->len);
 	for (unsigned i = 0; !rc && i < c->n; i++) {
-		uint64_t off = cfs_max(buf[i].off, c->src_off), end = cfs_min(buf[i].off + buf[i].len, src_end);
+		uint64_t off = cfs_max(buf[i].off, c->src_off),
+			 end = cfs_min(buf[i].off + buf[i].len, src_end);
 
-		if (buf[i].flags & CFS_EXT_UNWRITTEN || off >= end)	/* zeros: a hole is enough */
+		if (buf[i].flags & CFS_EXT_UNWRITTEN || off >= end) /* zeros: a hole is enough */
 			continue;
 		e = buf[i];
 		e.off = off - c->src_off + c->dst_off;
@@ -432,7 +443,10 @@ static int copy_extents(struct cfs_tx *t, struct copy *c)
 	return rc;
 }
 
-/* the extents of src that are to be shared, and a len that is no more than what they and dst allow in one request */
+/*
+ * the extents of src that are to be shared, and a len that is no more than what they and dst
+ * allow in one request
+ */
 static int copy_bound(struct cfs_tx *t, struct copy *c)
 {
 	struct cfs_ext *buf = t->m->ext_buf;
@@ -440,13 +454,15 @@ static int copy_bound(struct cfs_tx *t, struct copy *c)
 	int rc;
 
 	if (c->dst->n_extents > CFS_META_COPY_EXT_MAX - 1) {
-		rc = cfs_ms_ext_collect(t, c->dst->map, c->dst_off, c->dst_off + c->len, buf, CFS_META_COPY_EXT_MAX, &n);
+		rc = cfs_ms_ext_collect(t, c->dst->map, c->dst_off, c->dst_off + c->len, buf,
+					CFS_META_COPY_EXT_MAX, &n);
 		if (rc)
 			return rc;
 		if (n == CFS_META_COPY_EXT_MAX)
 			c->len = cfs_min(c->len, buf[n - 1].off + buf[n - 1].len - c->dst_off);
 	}
-	rc = cfs_ms_ext_collect(t, c->src.map, c->src_off, c->src_off + c->len, buf, CFS_META_COPY_EXT_MAX, &c->n);
+	rc = cfs_ms_ext_collect(t, c->src.map, c->src_off, c->src_off + c->len, buf,
+				CFS_META_COPY_EXT_MAX, &c->n);
 	if (!rc && c->n == CFS_META_COPY_EXT_MAX)
 		c->len = cfs_min(c->len, buf[c->n - 1].off + buf[c->n - 1].len - c->src_off);
 	return rc;
@@ -478,13 +494,19 @@ static int copy_check(struct cfs_tx *t, const struct cfs_copy_req *req, struct c
 		return 0;
 	if (c->dst_off > CFS_FILE_SIZE_MAX || c->len > CFS_FILE_SIZE_MAX - c->dst_off)
 		return EFBIG;
-	if (c->dst == &c->src && c->src_off < c->dst_off + c->len && c->dst_off < c->src_off + c->len)
+	if (c->dst == &c->src && c->src_off < c->dst_off + c->len &&
+	    c->dst_off < c->src_off + c->len)
 		return EINVAL;
-	c->inl = inline_possible(c) && (c->src.inline_len || c->dst->inline_len) && !c->src.n_extents;
+	c->inl = inline_possible(c) && (c->src.inline_len || c->dst->inline_len) &&
+		 !c->src.n_extents;
 	if (c->inl)
 		return 0;
-	/* extents into an inline file must cover what is there; inline bytes into extents are no extents */
-	if (c->src.inline_len || (c->dst->inline_len && (c->dst_off || c->len < c->dst->inline_len)))
+	/*
+	 * extents into an inline file must cover what is there; inline bytes into extents are no
+	 * extents
+	 */
+	if (c->src.inline_len ||
+	    (c->dst->inline_len && (c->dst_off || c->len < c->dst->inline_len)))
 		return EOPNOTSUPP;
 	rc = copy_bound(t, c);
 	if (!rc && c->dst->inline_len && c->len < c->dst->inline_len)
@@ -507,8 +529,9 @@ int cfs_ms_op_copy(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	if (c.len) {
 		rc = c.inl ? copy_inline(t, &c) : copy_extents(t, &c);
 		if (!rc)
-			rc = cfs_le32_to_cpu(req.flags) & CFS_COPY_KILLPRIV ? cfs_ms_inode_kill_priv(t, c.dst) :
-									       cfs_ms_inode_kill_caps(t, c.dst);
+			rc = cfs_le32_to_cpu(req.flags) & CFS_COPY_KILLPRIV ?
+				     cfs_ms_inode_kill_priv(t, c.dst) :
+				     cfs_ms_inode_kill_caps(t, c.dst);
 		if (rc)
 			return rc;
 		c.dst->size = cfs_max(c.dst->size, c.dst_off + c.len);

@@ -2,9 +2,9 @@
 /*
  * op_lock.c - POSIX range locks (fcntl, OFD) and flock, as replicated state of a session.
  *
- * An owner's locks on an inode never overlap, and neighbours of the same kind are one. Waiting, cancelling and
- * deadlocks are the leader's (lockwait.c): a LOCK that comes out of the log is granted now or fails with EAGAIN.
- * flock locks are whole-file locks in a space of their own.
+ * An owner's locks on an inode never overlap, and neighbours of the same kind are one. Waiting,
+ * cancelling and deadlocks are the leader's (lockwait.c): a LOCK that comes out of the log is
+ * granted now or fails with EAGAIN. flock locks are whole-file locks in a space of their own.
  */
 #include "server/meta/meta_i.h"
 
@@ -23,7 +23,8 @@ int cfs_ms_lock_check(const struct cfs_lock_req *req)
 
 static bool kind_ok(const struct cfs_lock_req *req)
 {
-	return req->kind == CFS_LOCK_READ || req->kind == CFS_LOCK_WRITE || req->kind == CFS_LOCK_UNLOCK;
+	return req->kind == CFS_LOCK_READ || req->kind == CFS_LOCK_WRITE ||
+	       req->kind == CFS_LOCK_UNLOCK;
 }
 
 static int decode(const MDB_val *k, const MDB_val *v, struct cfs_lock *ret)
@@ -34,9 +35,12 @@ static int decode(const MDB_val *k, const MDB_val *v, struct cfs_lock *ret)
 		return -EUCLEAN;
 	memcpy(&r, v->mv_data, sizeof(r));
 	*ret = (struct cfs_lock){
-		.session = cfs_key_get_u64(k->mv_data, 10), .owner = cfs_key_get_u64(k->mv_data, 18),
-		.start = cfs_key_get_u64(k->mv_data, 26), .end = cfs_le64_to_cpu(r.end),
-		.kind = cfs_le32_to_cpu(r.kind), .pid = cfs_le32_to_cpu(r.pid),
+		.session = cfs_key_get_u64(k->mv_data, 10),
+		.owner = cfs_key_get_u64(k->mv_data, 18),
+		.start = cfs_key_get_u64(k->mv_data, 26),
+		.end = cfs_le64_to_cpu(r.end),
+		.kind = cfs_le32_to_cpu(r.kind),
+		.pid = cfs_le32_to_cpu(r.pid),
 	};
 	return 0;
 }
@@ -50,7 +54,8 @@ static bool blocks(const struct cfs_lock *l, uint64_t session, const struct cfs_
 	return l->start <= cfs_le64_to_cpu(req->end) && cfs_le64_to_cpu(req->start) <= l->end;
 }
 
-int cfs_ms_lock_conflict(struct cfs_tx *t, uint64_t session, const struct cfs_lock_req *req, struct cfs_lock *ret)
+int cfs_ms_lock_conflict(struct cfs_tx *t, uint64_t session, const struct cfs_lock_req *req,
+			 struct cfs_lock *ret)
 {
 	struct cfs_lock l;
 	struct cfs_key k;
@@ -95,18 +100,21 @@ int cfs_meta_lock_blockers(struct cfs_meta *m, uint64_t session, const struct cf
 		if (rc)
 			return rc;
 		/* an owner's locks follow each other: name it once */
-		if (!blocks(&l, session, req) || (n && ret[n - 1].session == l.session && ret[n - 1].owner == l.owner))
+		if (!blocks(&l, session, req) ||
+		    (n && ret[n - 1].session == l.session && ret[n - 1].owner == l.owner))
 			continue;
 		ret[n++] = (struct cfs_lock_holder){ l.session, l.owner };
 	}
 	return rc && rc != ENOENT ? rc : (int)n;
 }
 
-/* ---- changing ------------------------------------------------------------------------------------------ */
+/* ---- changing ------------------------------------------------------------------- */
 static int put(struct cfs_tx *t, uint64_t ino, uint8_t space, const struct cfs_lock *l)
 {
 	struct cfs_lock_rec r = {
-		.end = cfs_cpu_to_le64(l->end), .kind = cfs_cpu_to_le32(l->kind), .pid = cfs_cpu_to_le32(l->pid),
+		.end = cfs_cpu_to_le64(l->end),
+		.kind = cfs_cpu_to_le32(l->kind),
+		.pid = cfs_cpu_to_le32(l->pid),
 	};
 	struct cfs_key k;
 
@@ -125,8 +133,8 @@ static int del(struct cfs_tx *t, uint64_t ino, uint8_t space, const struct cfs_l
 }
 
 /* takes [start, end] out of an own lock, or merges it into *want when it is of the same kind */
-static int replace(struct cfs_tx *t, uint64_t ino, uint8_t space, const struct cfs_lock *l, struct cfs_lock *want,
-		   uint64_t start, uint64_t end)
+static int replace(struct cfs_tx *t, uint64_t ino, uint8_t space, const struct cfs_lock *l,
+		   struct cfs_lock *want, uint64_t start, uint64_t end)
 {
 	struct cfs_lock piece = *l;
 	int rc;
@@ -159,7 +167,10 @@ static int own_locks(struct cfs_tx *t, uint64_t ino, uint8_t space, struct cfs_l
 	MDB_val key, v;
 	int rc;
 
-	/* ends: `from` grows past every own lock; pieces that are put behind it are not touched again */
+	/*
+	 * ends: `from` grows past every own lock; pieces that are put behind it are not touched
+	 * again
+	 */
 	for (;;) {
 		cfs_key_lock(&k, ino, space, want->session, want->owner, from);
 		rc = cfs_ms_db_seek(t, &k, CFS_KEY_LOCK_OWNER_LEN, &key, &v);
@@ -249,8 +260,12 @@ int cfs_ms_op_lock(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 		return ENOLCK;
 
 	want = (struct cfs_lock){
-		.session = t->session, .owner = cfs_le64_to_cpu(req.owner), .start = cfs_le64_to_cpu(req.start),
-		.end = cfs_le64_to_cpu(req.end), .kind = req.kind, .pid = cfs_le32_to_cpu(req.pid),
+		.session = t->session,
+		.owner = cfs_le64_to_cpu(req.owner),
+		.start = cfs_le64_to_cpu(req.start),
+		.end = cfs_le64_to_cpu(req.end),
+		.kind = req.kind,
+		.pid = cfs_le32_to_cpu(req.pid),
 	};
 	rc = own_locks(t, ino, req.space, &want);
 	if (!rc && req.kind != CFS_LOCK_UNLOCK)
@@ -258,7 +273,7 @@ int cfs_ms_op_lock(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	return rc ? rc : index_session(t, ino, t->session);
 }
 
-/* ---- ends of inodes and sessions -------------------------------------------------------------------------- */
+/* ---- ends of inodes and sessions ------------------------------------------------ */
 /* every lock under the first prefix_len bytes of *k */
 static int drop(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * op_namespace.c - MKNODE, LINK, UNLINK and RENAME as POSIX and Linux have them. Permissions, the sticky bit and
- * read-only mounts are the client kernel's (default_permissions). Each function checks first, then writes.
+ * op_namespace.c - MKNODE, LINK, UNLINK and RENAME as POSIX and Linux have them. Permissions, the
+ * sticky bit and read-only mounts are the client kernel's (default_permissions). Each function
+ * checks first, then writes.
  */
 #include "server/meta/meta_i.h"
 
@@ -36,14 +37,15 @@ static void entry_reply(struct cfs_tx *t, const struct cfs_inode *in)
 	t->rep_len = sizeof(rep);
 }
 
-/* ---- MKNODE --------------------------------------------------------------------------------------- */
+/* ---- MKNODE --------------------------------------------------------------------- */
 /*
- * The mode of a new inode: S_ISGID directories pass their group on; a default ACL takes the place of the umask
- * (posix_acl_create). *ret_acl_len: bytes of access ACL to be stored, in m->xattr_buf; *ret_default_len: of the
- * default ACL that a subdirectory inherits, to be read again.
+ * The mode of a new inode: S_ISGID directories pass their group on; a default ACL takes the place
+ * of the umask (posix_acl_create). *ret_acl_len: bytes of access ACL to be stored, in
+ * m->xattr_buf; *ret_default_len: of the default ACL that a subdirectory inherits, to be read
+ * again.
  */
-static int inherit(struct cfs_tx *t, const struct cfs_inode *dir, struct cfs_inode *in, uint32_t umask_bits,
-		   size_t *ret_acl_len, size_t *ret_default_len)
+static int inherit(struct cfs_tx *t, const struct cfs_inode *dir, struct cfs_inode *in,
+		   uint32_t umask_bits, size_t *ret_acl_len, size_t *ret_default_len)
 {
 	MDB_val v;
 	int rc = ENOENT;
@@ -74,34 +76,41 @@ static int inherit(struct cfs_tx *t, const struct cfs_inode *dir, struct cfs_ino
 	return 0;
 }
 
-static int store_acls(struct cfs_tx *t, const struct cfs_inode *dir, struct cfs_inode *in, size_t acl_len,
-		      size_t default_len)
+static int store_acls(struct cfs_tx *t, const struct cfs_inode *dir, struct cfs_inode *in,
+		      size_t acl_len, size_t default_len)
 {
 	MDB_val v;
 	int rc = 0;
 
 	if (acl_len)
-		rc = cfs_ms_xattr_put(t, in, CFS_XATTR_ACL_ACCESS, sizeof(CFS_XATTR_ACL_ACCESS) - 1, t->m->xattr_buf,
-				      acl_len);
+		rc = cfs_ms_xattr_put(t, in, CFS_XATTR_ACL_ACCESS, sizeof(CFS_XATTR_ACL_ACCESS) - 1,
+				      t->m->xattr_buf, acl_len);
 	if (rc || !default_len)
 		return rc;
 	rc = cfs_ms_xattr_get(t, dir->ino, CFS_XATTR_ACL_DEFAULT, &v);
 	if (rc)
 		return rc == ENOENT ? -EUCLEAN : rc;
 	memcpy(t->m->xattr_buf, v.mv_data, default_len);
-	return cfs_ms_xattr_put(t, in, CFS_XATTR_ACL_DEFAULT, sizeof(CFS_XATTR_ACL_DEFAULT) - 1, t->m->xattr_buf,
-				default_len);
+	return cfs_ms_xattr_put(t, in, CFS_XATTR_ACL_DEFAULT, sizeof(CFS_XATTR_ACL_DEFAULT) - 1,
+				t->m->xattr_buf, default_len);
 }
 
 /* does what is asked for make sense by itself? */
-static int mknode_check(const struct cfs_mknode_req *req, const char *name, const char *target, uint32_t mode)
+static int mknode_check(const struct cfs_mknode_req *req, const char *name, const char *target,
+			uint32_t mode)
 {
 	uint32_t flags = cfs_le32_to_cpu(req->flags), target_len = cfs_le32_to_cpu(req->target_len);
 
 	if (flags & ~(CFS_MK_LEASE | CFS_MK_TMPFILE))
 		return EINVAL;
 	switch (mode & S_IFMT) {
-	case S_IFREG: case S_IFDIR: case S_IFLNK: case S_IFIFO: case S_IFSOCK: case S_IFCHR: case S_IFBLK:
+	case S_IFREG:
+	case S_IFDIR:
+	case S_IFLNK:
+	case S_IFIFO:
+	case S_IFSOCK:
+	case S_IFCHR:
+	case S_IFBLK:
 		break;
 	default:
 		return EINVAL;
@@ -194,7 +203,7 @@ int cfs_ms_op_mknode(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	return rc;
 }
 
-/* ---- LINK -------------------------------------------------------------------------------------------- */
+/* ---- LINK ----------------------------------------------------------------------- */
 int cfs_ms_op_link(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 {
 	struct cfs_link_req req;
@@ -244,10 +253,10 @@ int cfs_ms_op_link(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	return rc;
 }
 
-/* ---- UNLINK and rmdir ---------------------------------------------------------------------------------- */
+/* ---- UNLINK and rmdir ----------------------------------------------------------- */
 /*
- * `in` loses the name that was in `dir`: link counts and times of both. *ret_mine: it is an orphan of this session.
- * Writes `in`, not `dir`.
+ * `in` loses the name that was in `dir`: link counts and times of both. *ret_mine: it is an
+ * orphan of this session. Writes `in`, not `dir`.
  */
 static int lose_name(struct cfs_tx *t, struct cfs_inode *dir, struct cfs_inode *in, bool *ret_mine)
 {
@@ -308,7 +317,7 @@ int cfs_ms_op_unlink(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	return rc;
 }
 
-/* ---- RENAME -------------------------------------------------------------------------------------------- */
+/* ---- RENAME --------------------------------------------------------------------- */
 struct rename {
 	uint32_t flags;
 	struct cfs_inode od, nd_, *nd;	/* nd is &od when both directories are one */
@@ -338,7 +347,8 @@ static int below(struct cfs_tx *t, uint64_t dir, uint64_t top)
 
 static int rename_check(struct cfs_tx *t, struct rename *r)
 {
-	bool exchange = r->flags & RENAME_EXCHANGE, a_dir = S_ISDIR(r->a.mode), b_dir = S_ISDIR(r->b.mode);
+	bool exchange = r->flags & RENAME_EXCHANGE, a_dir = S_ISDIR(r->a.mode),
+	     b_dir = S_ISDIR(r->b.mode);
 	int rc = 0;
 
 	if (!r->b.ino) {
@@ -367,7 +377,8 @@ static int rename_check(struct cfs_tx *t, struct rename *r)
 }
 
 /* `in` is in `to` now, and no longer in `from` */
-static void moved(struct cfs_tx *t, struct cfs_inode *in, struct cfs_inode *from, struct cfs_inode *to)
+static void moved(struct cfs_tx *t, struct cfs_inode *in, struct cfs_inode *from,
+		  struct cfs_inode *to)
 {
 	if (S_ISDIR(in->mode)) {
 		from->nlink--;
@@ -432,7 +443,8 @@ int cfs_ms_op_rename(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	old_len = cfs_le32_to_cpu(req.old_len);
 	new_len = cfs_le32_to_cpu(req.new_len);
 	r.flags = cfs_le32_to_cpu(req.flags);
-	if (r.flags & ~(uint32_t)(RENAME_NOREPLACE | RENAME_EXCHANGE) || r.flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+	if (r.flags & ~(uint32_t)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
+	    r.flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return EINVAL;
 	rc = cfs_ms_dent_name_check(old, old_len);
 	if (!rc)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * op_session.c - sessions as replicated state: opening (idempotent by nonce), closing and fencing, reply slots, and
- * the cluster map. Session numbers grow and are never used again.
+ * op_session.c - sessions as replicated state: opening (idempotent by nonce), closing and
+ * fencing, reply slots, and the cluster map. Session numbers grow and are never used again.
  */
 #include "server/meta/meta_i.h"
 
@@ -110,7 +110,8 @@ static int drop_orphans(struct cfs_tx *t, uint64_t session)
 	while (!(rc = cfs_ms_db_seek(t, &k, 9, &key, &v))) {
 		if (key.mv_size != 17)
 			return -EUCLEAN;
-		rc = cfs_ms_inode_unhold(t, cfs_key_get_u64(key.mv_data, 9), session, CFS_META_CLOSE_EXTENTS);
+		rc = cfs_ms_inode_unhold(t, cfs_key_get_u64(key.mv_data, 9), session,
+					 CFS_META_CLOSE_EXTENTS);
 		if (rc)
 			return rc == ENOENT ? -EUCLEAN : rc;
 	}
@@ -152,14 +153,15 @@ int cfs_ms_op_release(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 
 	rc = cfs_ms_req_release(body, len, &n, &inos);
 	for (uint32_t i = 0; !rc && i < n; i++) {
-		rc = cfs_ms_inode_unhold(t, cfs_get_le64(inos + 8 * (size_t)i), t->session, CFS_META_CLOSE_EXTENTS);
+		rc = cfs_ms_inode_unhold(t, cfs_get_le64(inos + 8 * (size_t)i), t->session,
+					 CFS_META_CLOSE_EXTENTS);
 		if (rc == ENOENT)
 			rc = 0;
 	}
 	return rc;
 }
 
-/* ---- the cluster map ------------------------------------------------------------------------------------ */
+/* ---- the cluster map ------------------------------------------------------------ */
 int cfs_ms_op_map(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 {
 	struct cfs_map_rep rep, old;
@@ -171,7 +173,8 @@ int cfs_ms_op_map(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	if (len < sizeof(rep) || len > CFS_BODY_MAX)
 		return CFS_E_PROTO;
 	memcpy(&rep, body, sizeof(rep));
-	want = sizeof(rep) + (uint64_t)cfs_le32_to_cpu(rep.n_targets) * sizeof(struct cfs_map_target);
+	want = sizeof(rep) +
+	       (uint64_t)cfs_le32_to_cpu(rep.n_targets) * sizeof(struct cfs_map_target);
 	if (cfs_le32_to_cpu(rep.replicas) > 64 || cfs_le32_to_cpu(rep.n_pgs) > CFS_BODY_MAX)
 		return CFS_E_PROTO;
 	want += (uint64_t)cfs_le32_to_cpu(rep.n_pgs) * cfs_le32_to_cpu(rep.replicas) * 4;
@@ -212,9 +215,9 @@ int cfs_meta_map(struct cfs_meta *m, void *out, uint32_t *ret_len)
 	return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------ */
-int cfs_meta_slot(struct cfs_meta *m, uint64_t session, uint32_t slot, uint64_t seq, uint32_t *ret_status, void *out,
-		  uint32_t *ret_len)
+/* ---- reading -------------------------------------------------------------------- */
+int cfs_meta_slot(struct cfs_meta *m, uint64_t session, uint32_t slot, uint64_t seq,
+		  uint32_t *ret_status, void *out, uint32_t *ret_len)
 {
 	struct cfs_slot_rec r = { .seq = 0 };
 	struct cfs_session_rec s;
@@ -257,7 +260,8 @@ bool cfs_meta_session_exists(struct cfs_meta *m, uint64_t session)
 	return !cfs_ms_state_rd(m, &t) && !cfs_ms_session_get(t, session, &s);
 }
 
-int cfs_meta_sessions(struct cfs_meta *m, int (*cb)(void *arg, uint64_t session, uint32_t slots, const char *name),
+int cfs_meta_sessions(struct cfs_meta *m,
+		      int (*cb)(void *arg, uint64_t session, uint32_t slots, const char *name),
 		      void *arg)
 {
 	char name[CFS_NAME_MAX + 1];

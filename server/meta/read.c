@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * read.c - requests that change nothing, answered from the last commit by the read transaction. valid and lease
- * fields are left 0: they are the leader's. See meta.h.
+ * read.c - requests that change nothing, answered from the last commit by the read transaction.
+ * valid and lease fields are left 0: they are the leader's. See meta.h.
  */
 #include "server/meta/meta_i.h"
 
@@ -25,7 +25,8 @@ static void add(struct out *o, const void *p, size_t len)
 }
 
 /* the bytes under INLINE: of a small file, or a symlink's target */
-static int add_inline(struct cfs_tx *t, struct out *o, const struct cfs_inode *in, uint32_t *ret_len)
+static int add_inline(struct cfs_tx *t, struct out *o, const struct cfs_inode *in,
+		      uint32_t *ret_len)
 {
 	struct cfs_key k;
 	MDB_val v;
@@ -42,8 +43,9 @@ static int add_inline(struct cfs_tx *t, struct out *o, const struct cfs_inode *i
 	return 0;
 }
 
-/* ---- names ------------------------------------------------------------------------------------------- */
-static int find_name(struct cfs_tx *t, const struct cfs_inode *dir, const char *name, uint32_t len, uint64_t *ret_ino)
+/* ---- names ---------------------------------------------------------------------- */
+static int find_name(struct cfs_tx *t, const struct cfs_inode *dir, const char *name, uint32_t len,
+		     uint64_t *ret_ino)
 {
 	struct cfs_dent d;
 	int rc;
@@ -86,7 +88,8 @@ static int do_lookup(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct
 	rc = find_name(t, &dir, name, cfs_le32_to_cpu(req.name_len), &ino);
 	if (!rc) {
 		rc = cfs_ms_inode_get(t, ino, &in);
-		if (rc == ENOENT && ino != dir.parent)	/* only a removed directory's parent may be gone */
+		if (rc == ENOENT &&
+		    ino != dir.parent) /* only a removed directory's parent may be gone */
 			rc = -EUCLEAN;
 	}
 	if (rc == ENOENT)
@@ -103,14 +106,18 @@ static int do_lookup(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct
 }
 
 /* one entry; false when it does not fit into max bytes of the body any more */
-static bool add_dirent(struct out *o, uint32_t max, const struct cfs_dent_view *e, const struct cfs_attr *attr)
+static bool add_dirent(struct out *o, uint32_t max, const struct cfs_dent_view *e,
+		       const struct cfs_attr *attr)
 {
 	struct cfs_dirent d = {
-		.cookie = cfs_cpu_to_le64(e->d.cookie), .ino = cfs_cpu_to_le64(e->d.ino),
-		.mode = cfs_cpu_to_le32(e->d.mode), .name_len = cfs_cpu_to_le16((uint16_t)e->name_len),
+		.cookie = cfs_cpu_to_le64(e->d.cookie),
+		.ino = cfs_cpu_to_le64(e->d.ino),
+		.mode = cfs_cpu_to_le32(e->d.mode),
+		.name_len = cfs_cpu_to_le16((uint16_t)e->name_len),
 	};
 	static const uint8_t zeros[8];
-	size_t size = sizeof(d) + (attr ? sizeof(*attr) : 0) + e->name_len, pad = cfs_align_up(size, 8) - size;
+	size_t size = sizeof(d) + (attr ? sizeof(*attr) : 0) + e->name_len,
+	       pad = cfs_align_up(size, 8) - size;
 
 	if (o->len + size + pad > max)
 		return false;
@@ -141,7 +148,8 @@ static int do_readdir(struct cfs_tx *t, const uint8_t *body, uint32_t len, struc
 		return rc;
 	if (!S_ISDIR(in.mode))
 		return ENOTDIR;
-	if (cfs_le32_to_cpu(req.flags) & ~CFS_READDIR_PLUS || cfs_le64_to_cpu(req.cookie) > INT64_MAX)
+	if (cfs_le32_to_cpu(req.flags) & ~CFS_READDIR_PLUS ||
+	    cfs_le64_to_cpu(req.cookie) > INT64_MAX)
 		return EINVAL;
 	if (cfs_le32_to_cpu(req.flags) & CFS_READDIR_PLUS)
 		plus = &attr;
@@ -176,7 +184,7 @@ static int do_readdir(struct cfs_tx *t, const uint8_t *body, uint32_t len, struc
 	return 0;
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------------- */
+/* ---- attributes ----------------------------------------------------------------- */
 static int do_getattr(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct out *o)
 {
 	struct cfs_attr_rep rep = { .valid = 0 };
@@ -265,7 +273,8 @@ static int do_listxattr(struct cfs_tx *t, const uint8_t *body, uint32_t len, str
 static int do_statfs(struct cfs_tx *t, uint32_t len, struct out *o)
 {
 	struct cfs_statfs_rep rep = {
-		.total_bytes = cfs_cpu_to_le64(t->m->st.data_bytes),	/* used: the shard makes a total of it */
+		.total_bytes = cfs_cpu_to_le64(
+			t->m->st.data_bytes), /* used: the shard makes a total of it */
 		.files = cfs_cpu_to_le64(t->m->st.inodes),
 		.files_free = cfs_cpu_to_le64(CFS_INO_COUNTER_MASK - t->m->st.next_ino),
 		.block_bytes = cfs_cpu_to_le32(4096),
@@ -278,7 +287,7 @@ static int do_statfs(struct cfs_tx *t, uint32_t len, struct out *o)
 	return 0;
 }
 
-/* ---- data -------------------------------------------------------------------------------------------------- */
+/* ---- data ----------------------------------------------------------------------- */
 /* OPEN and EXTENTS: attributes, inline bytes, extents from `off` on */
 static int add_layout(struct cfs_tx *t, struct out *o, uint64_t ino, uint64_t off, uint32_t max)
 {
@@ -315,9 +324,12 @@ static int add_layout(struct cfs_tx *t, struct out *o, uint64_t ino, uint64_t of
 	}
 	for (unsigned i = 0; i < n; i++) {
 		x = (struct cfs_extent){
-			.file_off = cfs_cpu_to_le64(buf[i].off), .len = cfs_cpu_to_le32(buf[i].len),
-			.obj_off = cfs_cpu_to_le32(buf[i].obj_off), .oid = buf[i].oid,
-			.obj_len = cfs_cpu_to_le32(buf[i].obj_len), .flags = cfs_cpu_to_le32(buf[i].flags),
+			.file_off = cfs_cpu_to_le64(buf[i].off),
+			.len = cfs_cpu_to_le32(buf[i].len),
+			.obj_off = cfs_cpu_to_le32(buf[i].obj_off),
+			.oid = buf[i].oid,
+			.obj_len = cfs_cpu_to_le32(buf[i].obj_len),
+			.flags = cfs_cpu_to_le32(buf[i].flags),
 		};
 		add(o, &x, sizeof(x));
 	}
@@ -335,7 +347,8 @@ static int do_open(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct o
 
 	if (rc)
 		return rc;
-	return add_layout(t, o, cfs_le64_to_cpu(req.ino), cfs_le64_to_cpu(req.off), cfs_le32_to_cpu(req.max_extents));
+	return add_layout(t, o, cfs_le64_to_cpu(req.ino), cfs_le64_to_cpu(req.off),
+			  cfs_le32_to_cpu(req.max_extents));
 }
 
 static int do_extents(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct out *o)
@@ -345,11 +358,13 @@ static int do_extents(struct cfs_tx *t, const uint8_t *body, uint32_t len, struc
 
 	if (rc)
 		return rc;
-	return add_layout(t, o, cfs_le64_to_cpu(req.ino), cfs_le64_to_cpu(req.off), cfs_le32_to_cpu(req.max_extents));
+	return add_layout(t, o, cfs_le64_to_cpu(req.ino), cfs_le64_to_cpu(req.off),
+			  cfs_le32_to_cpu(req.max_extents));
 }
 
 /* SEEK_DATA 3, SEEK_HOLE 4: reserved space is a hole, and so is the end of the file */
-static int seek(struct cfs_tx *t, const struct cfs_inode *in, uint64_t off, bool data, uint64_t *ret_off)
+static int seek(struct cfs_tx *t, const struct cfs_inode *in, uint64_t off, bool data,
+		uint64_t *ret_off)
 {
 	struct cfs_ext e[64];
 	unsigned n;
@@ -410,10 +425,10 @@ static int do_seek(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct o
 	return 0;
 }
 
-/* ---- locks --------------------------------------------------------------------------------------------------- */
+/* ---- locks ---------------------------------------------------------------------- */
 /* GETLK, and LOCK as a question: both tell the lock in the way */
-static int do_getlk(struct cfs_tx *t, uint16_t opcode, uint64_t session, const uint8_t *body, uint32_t len,
-		    struct out *o)
+static int do_getlk(struct cfs_tx *t, uint16_t opcode, uint64_t session, const uint8_t *body,
+		    uint32_t len, struct out *o)
 {
 	struct cfs_lock_req req;
 	struct cfs_inode in;
@@ -424,7 +439,8 @@ static int do_getlk(struct cfs_tx *t, uint16_t opcode, uint64_t session, const u
 	rc = cfs_ms_req_fixed(body, len, &req, sizeof(req));
 	if (!rc)
 		rc = cfs_ms_lock_check(&req);
-	if (!rc && req.kind != CFS_LOCK_READ && req.kind != CFS_LOCK_WRITE && req.kind != CFS_LOCK_UNLOCK)
+	if (!rc && req.kind != CFS_LOCK_READ && req.kind != CFS_LOCK_WRITE &&
+	    req.kind != CFS_LOCK_UNLOCK)
 		rc = EINVAL;
 	if (!rc)
 		rc = cfs_ms_inode_get(t, cfs_le64_to_cpu(req.ino), &in);
@@ -454,8 +470,9 @@ static int do_getlk(struct cfs_tx *t, uint16_t opcode, uint64_t session, const u
 	return EAGAIN;
 }
 
-/* ---- all of them ---------------------------------------------------------------------------------------------- */
-static int run(struct cfs_tx *t, uint16_t opcode, uint64_t session, const uint8_t *body, uint32_t len, struct out *o)
+/* ---- all of them ---------------------------------------------------------------- */
+static int run(struct cfs_tx *t, uint16_t opcode, uint64_t session, const uint8_t *body,
+	       uint32_t len, struct out *o)
 {
 	switch (opcode) {
 	case CFS_OP_LOOKUP:
@@ -485,8 +502,8 @@ static int run(struct cfs_tx *t, uint16_t opcode, uint64_t session, const uint8_
 	return CFS_E_PROTO;
 }
 
-uint32_t cfs_meta_read(struct cfs_meta *m, uint16_t opcode, uint64_t session, const void *body, uint32_t len, void *out,
-		       uint32_t *ret_len)
+uint32_t cfs_meta_read(struct cfs_meta *m, uint16_t opcode, uint64_t session, const void *body,
+		       uint32_t len, void *out, uint32_t *ret_len)
 {
 	struct out o = { .p = out };
 	struct cfs_tx *t;
@@ -500,7 +517,10 @@ uint32_t cfs_meta_read(struct cfs_meta *m, uint16_t opcode, uint64_t session, co
 		return EIO;
 	}
 	/* two failures have something to tell */
-	*ret_len = !rc || (rc == ENOENT && opcode == CFS_OP_LOOKUP) || (rc == EAGAIN && opcode == CFS_OP_LOCK) ? o.len : 0;
+	*ret_len = !rc || (rc == ENOENT && opcode == CFS_OP_LOOKUP) ||
+				   (rc == EAGAIN && opcode == CFS_OP_LOCK) ?
+			   o.len :
+			   0;
 	return (uint32_t)rc;
 }
 

@@ -2,9 +2,10 @@
 /*
  * state.c - the LMDB environment of a shard: opening, transactions, checkpoints, figures.
  *
- * The environment runs with NOSYNC: it is a cache of the Raft log. Killing the process leaves it whole,
- * because its pages are in the page cache and LMDB never overwrites pages of the last commit; losing the
- * machine does not, and the `live` file tells. One thread; cfs_meta_checkpoint() from any.
+ * The environment runs with NOSYNC: it is a cache of the Raft log. Killing the process leaves it
+ * whole, because its pages are in the page cache and LMDB never overwrites pages of the last
+ * commit; losing the machine does not, and the `live` file tells. One thread;
+ * cfs_meta_checkpoint() from any.
  */
 #include "server/meta/meta_i.h"
 
@@ -18,7 +19,7 @@
 #define MAP_BYTES_MIN	(8ull << 20)
 #define BOOT_ID_LEN	36
 
-/* ---- the `live` file: which boot has the environment open -------------------------------------- */
+/* ---- the `live` file: which boot has the environment open ----------------------- */
 static int boot_id_read(char id[BOOT_ID_LEN])
 {
 	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC), rc = 0;
@@ -85,7 +86,7 @@ int cfs_meta_discard(const char *path)
 	return 0;
 }
 
-/* ---- transactions ---------------------------------------------------------------------------------- */
+/* ---- transactions --------------------------------------------------------------- */
 static void state_encode(const struct cfs_meta *m, struct cfs_state_rec *r)
 {
 	const struct cfs_state *s = &m->st;
@@ -162,7 +163,7 @@ int cfs_ms_state_commit(struct cfs_meta *m, struct cfs_tx *t)
 	mdb_cursor_close(t->cur);
 	rc = cfs_ms_db_err(mdb_txn_commit(t->txn));
 	t->txn = NULL;
-	if (!rc && m->rd.txn && m->rd_fresh) {	/* let the pages that it still shows be used again */
+	if (!rc && m->rd.txn && m->rd_fresh) { /* let the pages that it still shows be used again */
 		mdb_txn_reset(m->rd.txn);
 		m->rd_fresh = false;
 	}
@@ -231,7 +232,7 @@ int cfs_ms_state_grow(struct cfs_meta *m)
 	return cfs_ms_db_err(rc);
 }
 
-/* ---- open, close ------------------------------------------------------------------------------------- */
+/* ---- open, close ---------------------------------------------------------------- */
 static int fill_empty(struct cfs_meta *m, struct cfs_tx *t)
 {
 	struct cfs_inode root = {
@@ -239,7 +240,9 @@ static int fill_empty(struct cfs_meta *m, struct cfs_tx *t)
 		.mode = S_IFDIR | 0755, .nlink = 2,
 	};
 
-	m->st = (struct cfs_state){ .next_ino = CFS_INO_ROOT + 1, .next_session = 1000, .next_dead = 1 };
+	m->st = (struct cfs_state){ .next_ino = CFS_INO_ROOT + 1,
+				    .next_session = 1000,
+				    .next_dead = 1 };
 	if (m->shard)
 		return 0;
 	m->st.inodes = m->st.dirs = 1;
@@ -271,7 +274,8 @@ static int load(struct cfs_meta *m, char *errbuf, size_t errlen)
 	}
 	cfs_ms_state_abort(m, &t);
 	if (rc) {
-		snprintf(errbuf, errlen, "%s: the state record is damaged (%s)", m->path, strerror(rc > 0 ? rc : -rc));
+		snprintf(errbuf, errlen, "%s: the state record is damaged (%s)", m->path,
+			 strerror(rc > 0 ? rc : -rc));
 		return rc > 0 ? -rc : rc;
 	}
 	if (cfs_le32_to_cpu(rec.magic) != CFS_STATE_MAGIC) {
@@ -283,7 +287,8 @@ static int load(struct cfs_meta *m, char *errbuf, size_t errlen)
 			 cfs_le32_to_cpu(rec.version), CFS_STATE_VERSION);
 		return -EPROTONOSUPPORT;
 	}
-	if (memcmp(rec.cluster, m->cluster, sizeof(rec.cluster)) || cfs_le32_to_cpu(rec.shard) != m->shard) {
+	if (memcmp(rec.cluster, m->cluster, sizeof(rec.cluster)) ||
+	    cfs_le32_to_cpu(rec.shard) != m->shard) {
 		snprintf(errbuf, errlen, "%s: belongs to another cluster or shard (%u)", m->path,
 			 cfs_le32_to_cpu(rec.shard));
 		return -EMEDIUMTYPE;
@@ -300,7 +305,8 @@ static int env_open(struct cfs_meta *m, uint64_t map_bytes)
 	rc = mdb_env_create(&m->env);
 	if (rc)
 		return rc;
-	rc = mdb_env_set_mapsize(m->env, cfs_align_up(cfs_max(map_bytes, (uint64_t)MAP_BYTES_MIN), 1u << 20));
+	rc = mdb_env_set_mapsize(m->env, cfs_align_up(cfs_max(map_bytes, (uint64_t)MAP_BYTES_MIN),
+						      1u << 20));
 	if (!rc)
 		rc = mdb_env_open(m->env, m->path, MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD, 0600);
 	if (!rc)
@@ -315,7 +321,8 @@ static int env_open(struct cfs_meta *m, uint64_t map_bytes)
 	return mdb_txn_commit(txn);
 }
 
-int cfs_meta_open(const struct cfs_meta_params *p, struct cfs_meta **ret_meta, char *errbuf, size_t errlen)
+int cfs_meta_open(const struct cfs_meta_params *p, struct cfs_meta **ret_meta, char *errbuf,
+		  size_t errlen)
 {
 	struct cfs_meta *m = calloc(1, sizeof(*m));
 	bool stale = false;
@@ -353,7 +360,8 @@ int cfs_meta_open(const struct cfs_meta_params *p, struct cfs_meta **ret_meta, c
 		rc = -EUCLEAN;
 	if (!rc)
 		rc = load(m, errbuf, errlen);
-	while (rc == -CFS_EMAPFULL) {	/* a checkpoint larger than map_bytes; ends when memory does */
+	while (rc ==
+	       -CFS_EMAPFULL) { /* a checkpoint larger than map_bytes; ends when memory does */
 		rc = cfs_ms_state_grow(m);
 		if (!rc)
 			rc = load(m, errbuf, errlen);
@@ -361,7 +369,8 @@ int cfs_meta_open(const struct cfs_meta_params *p, struct cfs_meta **ret_meta, c
 out:
 	if (rc) {
 		if (!errbuf[0])
-			snprintf(errbuf, errlen, "%s: cannot open the metadata state: %s", p->path, strerror(-rc));
+			snprintf(errbuf, errlen, "%s: cannot open the metadata state: %s", p->path,
+				 strerror(-rc));
 		if (m) {
 			if (m->env)
 				mdb_env_close(m->env);
@@ -405,7 +414,7 @@ int cfs_meta_checkpoint(struct cfs_meta *m, int fd)
 	return rc > 0 ? -EUCLEAN : rc;
 }
 
-/* ---- figures --------------------------------------------------------------------------------------------- */
+/* ---- figures -------------------------------------------------------------------- */
 uint64_t cfs_meta_applied(struct cfs_meta *m)
 {
 	return m->st.applied;
@@ -429,9 +438,16 @@ int cfs_meta_stat(struct cfs_meta *m, struct cfs_meta_stat *ret)
 	if (rc)
 		return -EIO;
 	*ret = (struct cfs_meta_stat){
-		.inodes = s->inodes, .dirs = s->dirs, .extents = s->extents, .data_bytes = s->data_bytes,
-		.dead_objects = s->dead_objects, .orphans = s->orphans, .sessions = s->sessions, .locks = s->locks,
-		.purging = s->purging, .applied_index = s->applied,
+		.inodes = s->inodes,
+		.dirs = s->dirs,
+		.extents = s->extents,
+		.data_bytes = s->data_bytes,
+		.dead_objects = s->dead_objects,
+		.orphans = s->orphans,
+		.sessions = s->sessions,
+		.locks = s->locks,
+		.purging = s->purging,
+		.applied_index = s->applied,
 		.db_bytes = (info.me_last_pgno + 1) * stat.ms_psize,
 	};
 	return 0;
@@ -446,7 +462,8 @@ int cfs_meta_digest(struct cfs_meta *m, uint64_t *ret_digest)
 
 	if (rc)
 		return rc;
-	for (rc = mdb_cursor_get(t->cur, &k, &v, MDB_FIRST); !rc; rc = mdb_cursor_get(t->cur, &k, &v, MDB_NEXT)) {
+	for (rc = mdb_cursor_get(t->cur, &k, &v, MDB_FIRST); !rc;
+	     rc = mdb_cursor_get(t->cur, &k, &v, MDB_NEXT)) {
 		lens[0] = htole64(k.mv_size);
 		lens[1] = htole64(v.mv_size);
 		h = cfs_hash64(lens, sizeof(lens), h);

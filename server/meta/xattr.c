@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* xattr.c - extended attributes of an inode as keys, and the inode's summary of them. See meta_i.h. */
+/*
+ * xattr.c - extended attributes of an inode as keys, and the inode's summary of them. See
+ * meta_i.h.
+ */
 #include "server/meta/meta_i.h"
 
 /* the CFS_IF_ bit that says a name of this kind is there */
@@ -22,8 +25,8 @@ int cfs_ms_xattr_get(struct cfs_tx *t, uint64_t ino, const char *name, MDB_val *
 	return cfs_ms_db_get(t, &k, ret_v);
 }
 
-int cfs_ms_xattr_put(struct cfs_tx *t, struct cfs_inode *in, const char *name, uint32_t name_len, const void *v,
-		     size_t len)
+int cfs_ms_xattr_put(struct cfs_tx *t, struct cfs_inode *in, const char *name, uint32_t name_len,
+		     const void *v, size_t len)
 {
 	struct cfs_key k;
 	MDB_val old;

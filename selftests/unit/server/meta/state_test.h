@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * state_test.h - what the tests of the state machine share: a replica in a temporary directory, and one call per
- * request that builds the log entry, applies it and gives back status and reply.
+ * state_test.h - what the tests of the state machine share: a replica in a temporary directory,
+ * and one call per request that builds the log entry, applies it and gives back status and reply.
  */
 #ifndef CFS_SELFTESTS_STATE_TEST_H
 #define CFS_SELFTESTS_STATE_TEST_H
@@ -68,7 +68,7 @@ UNUSED static void state_rmdir(const char *dir)
 	assert_int_equal(rmdir(dir), 0);
 }
 
-/* ---- entries ------------------------------------------------------------------------------------- */
+/* ---- entries -------------------------------------------------------------------- */
 struct entry {
 	uint8_t buf[CFS_LOG_ENTRY_MAX];
 	size_t len;
@@ -77,7 +77,8 @@ struct entry {
 
 UNUSED static void entry_init(struct entry *e, int64_t sec)
 {
-	struct cfs_log_hdr h = { .magic = cfs_cpu_to_le32(CFS_LOG_MAGIC), .version = cfs_cpu_to_le16(CFS_LOG_VERSION) };
+	struct cfs_log_hdr h = { .magic = cfs_cpu_to_le32(CFS_LOG_MAGIC),
+				 .version = cfs_cpu_to_le16(CFS_LOG_VERSION) };
 
 	h.time.sec = cfs_cpu_to_le64((uint64_t)sec);
 	memcpy(e->buf, &h, sizeof(h));
@@ -85,8 +86,9 @@ UNUSED static void entry_init(struct entry *e, int64_t sec)
 	e->n = 0;
 }
 
-UNUSED static void entry_add(struct entry *e, uint16_t op, uint64_t session, uint32_t slot, uint64_t seq,
-			     const void *body, size_t len, const uint64_t *holders, unsigned n_holders)
+UNUSED static void entry_add(struct entry *e, uint16_t op, uint64_t session, uint32_t slot,
+			     uint64_t seq, const void *body, size_t len, const uint64_t *holders,
+			     unsigned n_holders)
 {
 	struct cfs_log_rec r = {
 		.opcode = cfs_cpu_to_le16(op), .n_holders = cfs_cpu_to_le16((uint16_t)n_holders),
@@ -112,7 +114,8 @@ UNUSED static void entry_add(struct entry *e, uint16_t op, uint64_t session, uin
 	memcpy(e->buf + offsetof(struct cfs_log_hdr, n), &n, 2);
 }
 
-UNUSED static void state_sink(void *arg, unsigned rec, uint32_t status, const void *body, uint32_t len)
+UNUSED static void state_sink(void *arg, unsigned rec, uint32_t status, const void *body,
+			      uint32_t len)
 {
 	struct state *s = arg;
 
@@ -123,8 +126,8 @@ UNUSED static void state_sink(void *arg, unsigned rec, uint32_t status, const vo
 }
 
 /* one record, one entry; the last reply is in *s */
-UNUSED static uint32_t state_apply(struct state *s, uint16_t op, uint64_t session, uint32_t slot, uint64_t seq,
-				   const void *body, size_t len)
+UNUSED static uint32_t state_apply(struct state *s, uint16_t op, uint64_t session, uint32_t slot,
+				   uint64_t seq, const void *body, size_t len)
 {
 	static struct entry e;
 
@@ -157,7 +160,8 @@ UNUSED static uint64_t state_session(struct state *s, const char *nonce)
 	memcpy(body + 16, &le, 4);
 	memcpy(body + 20, &le, 4);
 	memcpy(body + 24, "host", 4);
-	assert_int_equal(state_apply(s, CFS_OP_SESSION_OPEN, 0, CFS_SLOT_NONE, 0, body, sizeof(body)), 0);
+	assert_int_equal(
+		state_apply(s, CFS_OP_SESSION_OPEN, 0, CFS_SLOT_NONE, 0, body, sizeof(body)), 0);
 	assert_int_equal(s->rep_len, sizeof(rep));
 	memcpy(&rep, s->rep, sizeof(rep));
 	assert_int_equal(cfs_le32_to_cpu(rep.slots), 4);
@@ -193,7 +197,7 @@ UNUSED static void state_stop(struct state *s)
 	state_rmdir(s->dir);
 }
 
-/* ---- requests ----------------------------------------------------------------------------------------- */
+/* ---- requests ------------------------------------------------------------------- */
 struct mk {
 	uint64_t dir;
 	const char *name;
@@ -205,9 +209,12 @@ UNUSED static uint32_t state_mknode(struct state *s, const struct mk *mk, uint64
 {
 	uint8_t body[sizeof(struct cfs_mknode_req) + 8192];
 	struct cfs_mknode_req req = {
-		.dir = cfs_cpu_to_le64(mk->dir), .mode = cfs_cpu_to_le32(mk->mode), .flags = cfs_cpu_to_le32(mk->flags),
+		.dir = cfs_cpu_to_le64(mk->dir),
+		.mode = cfs_cpu_to_le32(mk->mode),
+		.flags = cfs_cpu_to_le32(mk->flags),
 		.rdev = cfs_cpu_to_le32(mk->rdev),
-		.cred = { cfs_cpu_to_le32(mk->uid), cfs_cpu_to_le32(mk->gid), cfs_cpu_to_le32(mk->umask), 0 },
+		.cred = { cfs_cpu_to_le32(mk->uid), cfs_cpu_to_le32(mk->gid),
+			  cfs_cpu_to_le32(mk->umask), 0 },
 	};
 	size_t n = mk->name ? strlen(mk->name) : 0, tn = mk->target ? strlen(mk->target) : 0;
 	struct cfs_entry_rep rep;
@@ -232,7 +239,10 @@ UNUSED static uint64_t state_file(struct state *s, uint64_t dir, const char *nam
 {
 	uint64_t ino = 0;
 
-	assert_int_equal(state_mknode(s, &(struct mk){ .dir = dir, .name = name, .mode = S_IFREG | 0644 }, &ino), 0);
+	assert_int_equal(
+		state_mknode(s, &(struct mk){ .dir = dir, .name = name, .mode = S_IFREG | 0644 },
+			     &ino),
+		0);
 	return ino;
 }
 
@@ -240,7 +250,10 @@ UNUSED static uint64_t state_mkdir(struct state *s, uint64_t dir, const char *na
 {
 	uint64_t ino = 0;
 
-	assert_int_equal(state_mknode(s, &(struct mk){ .dir = dir, .name = name, .mode = S_IFDIR | 0755 }, &ino), 0);
+	assert_int_equal(
+		state_mknode(s, &(struct mk){ .dir = dir, .name = name, .mode = S_IFDIR | 0755 },
+			     &ino),
+		0);
 	return ino;
 }
 
@@ -261,7 +274,9 @@ UNUSED static uint32_t state_remove(struct state *s, uint64_t dir, const char *n
 {
 	uint8_t body[sizeof(struct cfs_unlink_req) + 512];
 	struct cfs_unlink_req req = {
-		.dir = cfs_cpu_to_le64(dir), .rmdir = is_rmdir, .name_len = cfs_cpu_to_le32((uint32_t)strlen(name)),
+		.dir = cfs_cpu_to_le64(dir),
+		.rmdir = is_rmdir,
+		.name_len = cfs_cpu_to_le32((uint32_t)strlen(name)),
 	};
 
 	memcpy(body, &req, sizeof(req));
@@ -269,12 +284,15 @@ UNUSED static uint32_t state_remove(struct state *s, uint64_t dir, const char *n
 	return state_req(s, CFS_OP_UNLINK, body, sizeof(req) + strlen(name));
 }
 
-UNUSED static size_t rename_body(uint8_t *body, uint64_t od, const char *old, uint64_t nd, const char *new,
-				 uint32_t flags)
+UNUSED static size_t rename_body(uint8_t *body, uint64_t od, const char *old, uint64_t nd,
+				 const char *new, uint32_t flags)
 {
 	struct cfs_rename_req req = {
-		.old_dir = cfs_cpu_to_le64(od), .new_dir = cfs_cpu_to_le64(nd), .flags = cfs_cpu_to_le32(flags),
-		.old_len = cfs_cpu_to_le32((uint32_t)strlen(old)), .new_len = cfs_cpu_to_le32((uint32_t)strlen(new)),
+		.old_dir = cfs_cpu_to_le64(od),
+		.new_dir = cfs_cpu_to_le64(nd),
+		.flags = cfs_cpu_to_le32(flags),
+		.old_len = cfs_cpu_to_le32((uint32_t)strlen(old)),
+		.new_len = cfs_cpu_to_le32((uint32_t)strlen(new)),
 	};
 
 	memcpy(body, &req, sizeof(req));
@@ -283,15 +301,16 @@ UNUSED static size_t rename_body(uint8_t *body, uint64_t od, const char *old, ui
 	return sizeof(req) + strlen(old) + strlen(new);
 }
 
-UNUSED static uint32_t state_rename(struct state *s, uint64_t od, const char *old, uint64_t nd, const char *new,
-				    uint32_t flags)
+UNUSED static uint32_t state_rename(struct state *s, uint64_t od, const char *old, uint64_t nd,
+				    const char *new, uint32_t flags)
 {
 	uint8_t body[sizeof(struct cfs_rename_req) + 1024];
 
 	return state_req(s, CFS_OP_RENAME, body, rename_body(body, od, old, nd, new, flags));
 }
 
-UNUSED static uint32_t state_setattr(struct state *s, uint64_t ino, uint32_t valid, const struct cfs_setattr_req *with)
+UNUSED static uint32_t state_setattr(struct state *s, uint64_t ino, uint32_t valid,
+				     const struct cfs_setattr_req *with)
 {
 	struct cfs_setattr_req req = *with;
 
@@ -302,16 +321,18 @@ UNUSED static uint32_t state_setattr(struct state *s, uint64_t ino, uint32_t val
 
 UNUSED static uint32_t state_chmod(struct state *s, uint64_t ino, uint32_t mode)
 {
-	return state_setattr(s, ino, CFS_SA_MODE, &(struct cfs_setattr_req){ .mode = cfs_cpu_to_le32(mode) });
+	return state_setattr(s, ino, CFS_SA_MODE,
+			     &(struct cfs_setattr_req){ .mode = cfs_cpu_to_le32(mode) });
 }
 
 UNUSED static uint32_t state_truncate(struct state *s, uint64_t ino, uint64_t size)
 {
-	return state_setattr(s, ino, CFS_SA_SIZE, &(struct cfs_setattr_req){ .size = cfs_cpu_to_le64(size) });
+	return state_setattr(s, ino, CFS_SA_SIZE,
+			     &(struct cfs_setattr_req){ .size = cfs_cpu_to_le64(size) });
 }
 
-UNUSED static uint32_t state_setxattr(struct state *s, uint64_t ino, const char *name, const void *value, size_t len,
-				      uint32_t flags)
+UNUSED static uint32_t state_setxattr(struct state *s, uint64_t ino, const char *name,
+				      const void *value, size_t len, uint32_t flags)
 {
 	static uint8_t body[sizeof(struct cfs_setxattr_req) + 512 + CFS_XATTR_SIZE_MAX + 1];
 	struct cfs_setxattr_req req = {
@@ -326,7 +347,7 @@ UNUSED static uint32_t state_setxattr(struct state *s, uint64_t ino, const char 
 	return state_req(s, CFS_OP_SETXATTR, body, sizeof(req) + strlen(name) + len);
 }
 
-/* ---- commits --------------------------------------------------------------------------------------------- */
+/* ---- commits -------------------------------------------------------------------- */
 struct ext {
 	uint64_t off;
 	uint32_t len, obj_off, obj_len;
@@ -339,12 +360,16 @@ struct commit {
 	uint32_t n;
 };
 
-UNUSED static void commit_add(struct state *s, struct commit *c, uint64_t ino, uint32_t flags, uint64_t size,
-			      const void *data, uint32_t data_len, const struct ext *e, uint32_t n_ext)
+UNUSED static void commit_add(struct state *s, struct commit *c, uint64_t ino, uint32_t flags,
+			      uint64_t size, const void *data, uint32_t data_len,
+			      const struct ext *e, uint32_t n_ext)
 {
 	struct cfs_commit_item it = {
-		.ino = cfs_cpu_to_le64(ino), .size = cfs_cpu_to_le64(size), .flags = cfs_cpu_to_le32(flags),
-		.inline_len = cfs_cpu_to_le32(data_len), .n_extents = cfs_cpu_to_le32(n_ext),
+		.ino = cfs_cpu_to_le64(ino),
+		.size = cfs_cpu_to_le64(size),
+		.flags = cfs_cpu_to_le32(flags),
+		.inline_len = cfs_cpu_to_le32(data_len),
+		.n_extents = cfs_cpu_to_le32(n_ext),
 	};
 	cfs_le32 le;
 
@@ -360,10 +385,12 @@ UNUSED static void commit_add(struct state *s, struct commit *c, uint64_t ino, u
 	c->len += data_len;
 	for (uint32_t i = 0; i < n_ext; i++) {
 		struct cfs_extent x = {
-			.file_off = cfs_cpu_to_le64(e[i].off), .len = cfs_cpu_to_le32(e[i].len),
+			.file_off = cfs_cpu_to_le64(e[i].off),
+			.len = cfs_cpu_to_le32(e[i].len),
 			.obj_off = cfs_cpu_to_le32(e[i].obj_off),
 			.oid = { cfs_cpu_to_le64(s->session), cfs_cpu_to_le64(e[i].seq) },
-			.obj_len = cfs_cpu_to_le32(e[i].obj_len ? e[i].obj_len : e[i].obj_off + e[i].len),
+			.obj_len = cfs_cpu_to_le32(e[i].obj_len ? e[i].obj_len :
+								  e[i].obj_off + e[i].len),
 		};
 
 		memcpy(c->buf + c->len, &x, sizeof(x));
@@ -392,8 +419,8 @@ UNUSED static struct cfs_commit_result commit_result(struct state *s, unsigned i
 }
 
 /* one item; the item's status */
-UNUSED static uint32_t state_commit(struct state *s, uint64_t ino, uint32_t flags, uint64_t size, const struct ext *e,
-				    uint32_t n)
+UNUSED static uint32_t state_commit(struct state *s, uint64_t ino, uint32_t flags, uint64_t size,
+				    const struct ext *e, uint32_t n)
 {
 	static struct commit c;
 
@@ -402,7 +429,8 @@ UNUSED static uint32_t state_commit(struct state *s, uint64_t ino, uint32_t flag
 	return cfs_le32_to_cpu(commit_result(s, 0).status);
 }
 
-UNUSED static uint32_t state_commit_inline(struct state *s, uint64_t ino, const void *data, uint32_t len)
+UNUSED static uint32_t state_commit_inline(struct state *s, uint64_t ino, const void *data,
+					   uint32_t len)
 {
 	static struct commit c;
 
@@ -411,22 +439,28 @@ UNUSED static uint32_t state_commit_inline(struct state *s, uint64_t ino, const 
 	return cfs_le32_to_cpu(commit_result(s, 0).status);
 }
 
-UNUSED static uint32_t state_fallocate(struct state *s, uint64_t ino, uint32_t mode, uint64_t off, uint64_t len)
+UNUSED static uint32_t state_fallocate(struct state *s, uint64_t ino, uint32_t mode, uint64_t off,
+				       uint64_t len)
 {
 	struct cfs_fallocate_req req = {
-		.ino = cfs_cpu_to_le64(ino), .off = cfs_cpu_to_le64(off), .len = cfs_cpu_to_le64(len),
+		.ino = cfs_cpu_to_le64(ino),
+		.off = cfs_cpu_to_le64(off),
+		.len = cfs_cpu_to_le64(len),
 		.mode = cfs_cpu_to_le32(mode),
 	};
 
 	return state_req(s, CFS_OP_FALLOCATE, &req, sizeof(req));
 }
 
-UNUSED static uint32_t state_copy(struct state *s, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off,
-				  uint64_t len, uint64_t *ret_copied)
+UNUSED static uint32_t state_copy(struct state *s, uint64_t src, uint64_t src_off, uint64_t dst,
+				  uint64_t dst_off, uint64_t len, uint64_t *ret_copied)
 {
 	struct cfs_copy_req req = {
-		.src = cfs_cpu_to_le64(src), .src_off = cfs_cpu_to_le64(src_off), .dst = cfs_cpu_to_le64(dst),
-		.dst_off = cfs_cpu_to_le64(dst_off), .len = cfs_cpu_to_le64(len),
+		.src = cfs_cpu_to_le64(src),
+		.src_off = cfs_cpu_to_le64(src_off),
+		.dst = cfs_cpu_to_le64(dst),
+		.dst_off = cfs_cpu_to_le64(dst_off),
+		.len = cfs_cpu_to_le64(len),
 	};
 	struct cfs_copy_rep rep;
 
@@ -437,7 +471,7 @@ UNUSED static uint32_t state_copy(struct state *s, uint64_t src, uint64_t src_of
 	return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------ */
+/* ---- reading -------------------------------------------------------------------- */
 UNUSED static struct cfs_attr state_attr(struct state *s, uint64_t ino)
 {
 	struct cfs_attr a;
@@ -462,7 +496,8 @@ UNUSED static uint32_t state_read(struct state *s, uint16_t op, const void *body
 	return s->status;
 }
 
-UNUSED static uint32_t state_lookup(struct state *s, uint64_t dir, const char *name, uint64_t *ret_ino)
+UNUSED static uint32_t state_lookup(struct state *s, uint64_t dir, const char *name,
+				    uint64_t *ret_ino)
 {
 	uint8_t body[sizeof(struct cfs_lookup_req) + 512];
 	struct cfs_lookup_req req = {
@@ -485,7 +520,8 @@ UNUSED static uint32_t state_lookup(struct state *s, uint64_t dir, const char *n
 UNUSED static uint32_t state_getxattr(struct state *s, uint64_t ino, const char *name)
 {
 	uint8_t body[sizeof(struct cfs_xattr_req) + 256];
-	struct cfs_xattr_req req = { .ino = cfs_cpu_to_le64(ino), .name_len = cfs_cpu_to_le32((uint32_t)strlen(name)) };
+	struct cfs_xattr_req req = { .ino = cfs_cpu_to_le64(ino),
+				     .name_len = cfs_cpu_to_le32((uint32_t)strlen(name)) };
 
 	memcpy(body, &req, sizeof(req));
 	memcpy(body + sizeof(req), name, strlen(name));
@@ -493,10 +529,13 @@ UNUSED static uint32_t state_getxattr(struct state *s, uint64_t ino, const char 
 }
 
 /* extents of a file from `off` on, in host order; how many */
-UNUSED static unsigned state_extents(struct state *s, uint64_t ino, uint64_t off, struct ext *ret, unsigned max)
+UNUSED static unsigned state_extents(struct state *s, uint64_t ino, uint64_t off, struct ext *ret,
+				     unsigned max)
 {
 	struct cfs_extents_req req = {
-		.ino = cfs_cpu_to_le64(ino), .off = cfs_cpu_to_le64(off), .max_extents = cfs_cpu_to_le32(max),
+		.ino = cfs_cpu_to_le64(ino),
+		.off = cfs_cpu_to_le64(off),
+		.max_extents = cfs_cpu_to_le32(max),
 	};
 	struct cfs_open_rep rep;
 	struct cfs_extent x;
@@ -505,13 +544,19 @@ UNUSED static unsigned state_extents(struct state *s, uint64_t ino, uint64_t off
 	assert_int_equal(state_read(s, CFS_OP_EXTENTS, &req, sizeof(req)), 0);
 	memcpy(&rep, s->rep, sizeof(rep));
 	n = cfs_le32_to_cpu(rep.n_extents);
-	assert_true(n <= max && sizeof(rep) + cfs_le32_to_cpu(rep.inline_len) + n * sizeof(x) <= sizeof(s->rep));
+	assert_true(n <= max && sizeof(rep) + cfs_le32_to_cpu(rep.inline_len) + n * sizeof(x) <=
+					sizeof(s->rep));
 	for (unsigned i = 0; i < n; i++) {
-		memcpy(&x, s->rep + sizeof(rep) + cfs_le32_to_cpu(rep.inline_len) + i * sizeof(x), sizeof(x));
+		memcpy(&x, s->rep + sizeof(rep) + cfs_le32_to_cpu(rep.inline_len) + i * sizeof(x),
+		       sizeof(x));
 		ret[i] = (struct ext){
-			.off = cfs_le64_to_cpu(x.file_off), .len = cfs_le32_to_cpu(x.len),
-			.obj_off = cfs_le32_to_cpu(x.obj_off), .obj_len = cfs_le32_to_cpu(x.obj_len),
-			.seq = cfs_le32_to_cpu(x.flags) & CFS_EXT_UNWRITTEN ? 0 : cfs_le64_to_cpu(x.oid.seq),
+			.off = cfs_le64_to_cpu(x.file_off),
+			.len = cfs_le32_to_cpu(x.len),
+			.obj_off = cfs_le32_to_cpu(x.obj_off),
+			.obj_len = cfs_le32_to_cpu(x.obj_len),
+			.seq = cfs_le32_to_cpu(x.flags) & CFS_EXT_UNWRITTEN ?
+				       0 :
+				       cfs_le64_to_cpu(x.oid.seq),
 		};
 	}
 	return n;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves that names, links, modes, ACLs, xattrs and orphans of the replicated state behave as POSIX and Linux say:
- * every errno of rename, link counts, set-group-id directories, default ACLs, chmod against ACLs, times that grow.
+ * Proves that names, links, modes, ACLs, xattrs and orphans of the replicated state behave as
+ * POSIX and Linux say: every errno of rename, link counts, set-group-id directories, default
+ * ACLs, chmod against ACLs, times that grow.
  */
 #include "selftests/unit/server/meta/state_test.h"
 
@@ -43,8 +44,15 @@ static void test_create(void **arg)
 	before = state_attr(&s, ROOT);
 	assert_int_equal(cfs_le32_to_cpu(before.mode), S_IFDIR | 0755);
 	assert_int_not_equal(before.btime.sec, 0);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "f", .mode = S_IFREG | 06666, .uid = 7,
-							.gid = 8, .umask = 022 }, &f), 0);
+	assert_int_equal(state_mknode(&s,
+				      &(struct mk){ .dir = ROOT,
+						    .name = "f",
+						    .mode = S_IFREG | 06666,
+						    .uid = 7,
+						    .gid = 8,
+						    .umask = 022 },
+				      &f),
+			 0);
 	a = state_attr(&s, f);
 	assert_int_equal(cfs_le32_to_cpu(a.mode), S_IFREG | 06644);
 	assert_int_equal(cfs_le32_to_cpu(a.uid), 7);
@@ -58,21 +66,38 @@ static void test_create(void **arg)
 	assert_true(cfs_le64_to_cpu(a.change) > cfs_le64_to_cpu(before.change));
 	assert_int_equal(cfs_le64_to_cpu(a.size), 1);
 
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "f", .mode = S_IFREG }, NULL), EEXIST);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = f, .name = "x", .mode = S_IFREG }, NULL), ENOTDIR);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = 999, .name = "x", .mode = S_IFREG }, NULL), ENOENT);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "a/b", .mode = S_IFREG }, NULL), EINVAL);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "..", .mode = S_IFREG }, NULL), EINVAL);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "", .mode = S_IFREG }, NULL), EINVAL);
+	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "f", .mode = S_IFREG },
+				      NULL),
+			 EEXIST);
+	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = f, .name = "x", .mode = S_IFREG },
+				      NULL),
+			 ENOTDIR);
+	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = 999, .name = "x", .mode = S_IFREG },
+				      NULL),
+			 ENOENT);
+	assert_int_equal(
+		state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "a/b", .mode = S_IFREG }, NULL),
+		EINVAL);
+	assert_int_equal(
+		state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "..", .mode = S_IFREG }, NULL),
+		EINVAL);
+	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "", .mode = S_IFREG },
+				      NULL),
+			 EINVAL);
 	{
 		char name[257];
 
 		memset(name, 'n', 256);
 		name[256] = 0;
-		assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = name, .mode = S_IFREG }, NULL),
-				 ENAMETOOLONG);
+		assert_int_equal(
+			state_mknode(&s, &(struct mk){ .dir = ROOT, .name = name, .mode = S_IFREG },
+				     NULL),
+			ENAMETOOLONG);
 		name[255] = 0;
-		assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = name, .mode = S_IFREG }, NULL), 0);
+		assert_int_equal(
+			state_mknode(&s, &(struct mk){ .dir = ROOT, .name = name, .mode = S_IFREG },
+				     NULL),
+			0);
 		assert_int_equal(state_lookup(&s, ROOT, name, &ino), 0);
 		assert_int_equal(state_remove(&s, ROOT, name, false), 0);
 	}
@@ -83,8 +108,14 @@ static void test_create(void **arg)
 	assert_int_equal(cfs_le64_to_cpu(a.parent), d);
 	assert_int_equal(cfs_le64_to_cpu(a.dotdot), ROOT);
 
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "l", .mode = S_IFLNK, .umask = 077,
-							.target = "../f" }, &l), 0);
+	assert_int_equal(state_mknode(&s,
+				      &(struct mk){ .dir = d,
+						    .name = "l",
+						    .mode = S_IFLNK,
+						    .umask = 077,
+						    .target = "../f" },
+				      &l),
+			 0);
 	a = state_attr(&s, l);
 	assert_int_equal(cfs_le32_to_cpu(a.mode), S_IFLNK | 0777);
 	assert_int_equal(cfs_le64_to_cpu(a.size), 4);
@@ -97,13 +128,24 @@ static void test_create(void **arg)
 		req.ino = cfs_cpu_to_le64(f);
 		assert_int_equal(state_read(&s, CFS_OP_READLINK, &req, sizeof(req)), EINVAL);
 	}
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "e", .mode = S_IFLNK, .target = "" }, NULL),
-			 EINVAL);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "c", .mode = S_IFCHR | 0600, .rdev = 0x103 },
-				      &ino), 0);
+	assert_int_equal(
+		state_mknode(&s,
+			     &(struct mk){ .dir = d, .name = "e", .mode = S_IFLNK, .target = "" },
+			     NULL),
+		EINVAL);
+	assert_int_equal(
+		state_mknode(&s,
+			     &(struct mk){
+				     .dir = d, .name = "c", .mode = S_IFCHR | 0600, .rdev = 0x103 },
+			     &ino),
+		0);
 	assert_int_equal(cfs_le32_to_cpu(state_attr(&s, ino).rdev), 0x103);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "p", .mode = S_IFIFO | 0600, .rdev = 5 }, &ino),
-			 0);
+	assert_int_equal(
+		state_mknode(
+			&s,
+			&(struct mk){ .dir = d, .name = "p", .mode = S_IFIFO | 0600, .rdev = 5 },
+			&ino),
+		0);
 	assert_int_equal(cfs_le32_to_cpu(state_attr(&s, ino).rdev), 0);
 
 	assert_int_equal(state_lookup(&s, d, "..", &ino), 0);
@@ -203,7 +245,8 @@ static void test_rename(void **arg)
 	assert_int_equal(state_rename(&s, a, "b", ROOT, "a", 0), ENOTEMPTY);
 	assert_int_equal(state_rename(&s, ROOT, "f", ROOT, "d", RENAME_NOREPLACE), EEXIST);
 	assert_int_equal(state_rename(&s, ROOT, "f", ROOT, "x", RENAME_EXCHANGE), ENOENT);
-	assert_int_equal(state_rename(&s, ROOT, "f", ROOT, "x", RENAME_EXCHANGE | RENAME_NOREPLACE), EINVAL);
+	assert_int_equal(state_rename(&s, ROOT, "f", ROOT, "x", RENAME_EXCHANGE | RENAME_NOREPLACE),
+			 EINVAL);
 	assert_int_equal(state_rename(&s, ROOT, "f", ROOT, "x", RENAME_WHITEOUT), EINVAL);
 	assert_int_equal(state_rename(&s, ROOT, "a", b, "x", RENAME_EXCHANGE), ENOENT);
 	assert_int_equal(state_rename(&s, a, "b", ROOT, "a", RENAME_EXCHANGE), EINVAL);
@@ -283,31 +326,43 @@ static void test_orphans(void **arg)
 	assert_true(state_gone(&s, f));
 	assert_int_equal(state_stat(&s).orphans, 0);
 	/* O_TMPFILE: linked, it is a file like others; not linked, it goes with its session */
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .mode = S_IFREG | 0600, .flags = CFS_MK_TMPFILE },
-				      &t), 0);
+	assert_int_equal(state_mknode(&s,
+				      &(struct mk){ .dir = ROOT,
+						    .mode = S_IFREG | 0600,
+						    .flags = CFS_MK_TMPFILE },
+				      &t),
+			 0);
 	assert_int_equal(nlink_of(&s, t), 0);
 	assert_int_equal(state_stat(&s).orphans, 1);
 	assert_int_equal(state_link(&s, t, ROOT, "t"), 0);
 	assert_int_equal(nlink_of(&s, t), 1);
 	assert_int_equal(parent_of(&s, t), ROOT);
 	assert_int_equal(state_stat(&s).orphans, 0);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "n", .mode = S_IFREG | 0600,
-							.flags = CFS_MK_TMPFILE }, NULL), EINVAL);
+	assert_int_equal(state_mknode(&s,
+				      &(struct mk){ .dir = ROOT,
+						    .name = "n",
+						    .mode = S_IFREG | 0600,
+						    .flags = CFS_MK_TMPFILE },
+				      NULL),
+			 EINVAL);
 	/* a removed directory that is held takes no new names */
 	d = state_mkdir(&s, ROOT, "d");
 	s.holders[0] = s.session;
 	s.n_holders = 1;
 	assert_int_equal(state_remove(&s, ROOT, "d", true), 0);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "x", .mode = S_IFREG }, NULL), ENOENT);
+	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "x", .mode = S_IFREG },
+				      NULL),
+			 ENOENT);
 	assert_int_equal(state_rename(&s, ROOT, "t", d, "t", 0), ENOENT);
 	state_check(&s);
-	assert_int_equal(state_apply(&s, CFS_OP_SESSION_CLOSE, s.session, CFS_SLOT_NONE, 0, NULL, 0), 0);
+	assert_int_equal(
+		state_apply(&s, CFS_OP_SESSION_CLOSE, s.session, CFS_SLOT_NONE, 0, NULL, 0), 0);
 	assert_true(state_gone(&s, d));
 	assert_int_equal(state_stat(&s).orphans, 0);
 	state_stop(&s);
 }
 
-/* ---- modes and ACLs -------------------------------------------------------------------------------------- */
+/* ---- modes and ACLs ------------------------------------------------------------- */
 struct acl {
 	uint8_t buf[128];
 	size_t len;
@@ -315,8 +370,10 @@ struct acl {
 
 static void acl_add(struct acl *a, unsigned tag, unsigned perm, uint32_t id)
 {
-	uint8_t e[8] = { (uint8_t)tag, 0, (uint8_t)perm, 0, (uint8_t)id, (uint8_t)(id >> 8), (uint8_t)(id >> 16),
-			 (uint8_t)(id >> 24) };
+	uint8_t e[8] = { (uint8_t)tag,	      0,
+			 (uint8_t)perm,	      0,
+			 (uint8_t)id,	      (uint8_t)(id >> 8),
+			 (uint8_t)(id >> 16), (uint8_t)(id >> 24) };
 
 	if (!a->len) {
 		memcpy(a->buf, "\2\0\0\0", 4);
@@ -335,20 +392,35 @@ static void test_setgid(void **arg)
 
 	(void)arg;
 	state_start(&s);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "d", .mode = S_IFDIR | 02775, .gid = 50 },
-				      &d), 0);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "f", .mode = S_IFREG | 0644, .gid = 9 }, &f), 0);
+	assert_int_equal(
+		state_mknode(&s,
+			     &(struct mk){
+				     .dir = ROOT, .name = "d", .mode = S_IFDIR | 02775, .gid = 50 },
+			     &d),
+		0);
+	assert_int_equal(
+		state_mknode(
+			&s, &(struct mk){ .dir = d, .name = "f", .mode = S_IFREG | 0644, .gid = 9 },
+			&f),
+		0);
 	assert_int_equal(cfs_le32_to_cpu(state_attr(&s, f).gid), 50);
 	assert_int_equal(mode_of(&s, f), S_IFREG | 0644);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "s", .mode = S_IFDIR | 0755, .gid = 9 }, &sub),
-			 0);
+	assert_int_equal(
+		state_mknode(
+			&s, &(struct mk){ .dir = d, .name = "s", .mode = S_IFDIR | 0755, .gid = 9 },
+			&sub),
+		0);
 	assert_int_equal(cfs_le32_to_cpu(state_attr(&s, sub).gid), 50);
 	assert_int_equal(mode_of(&s, sub), S_IFDIR | 02755);
-	/* privileges die with a write by somebody unprivileged; sgid only if the group may execute */
+	/*
+	 * privileges die with a write by somebody unprivileged; sgid only if the group may
+	 * execute
+	 */
 	assert_int_equal(state_chmod(&s, f, 06755), 0);
 	assert_int_equal(state_setxattr(&s, f, "security.capability", "cap", 3, 0), 0);
 	assert_int_equal(cfs_le32_to_cpu(state_attr(&s, f).flags), CFS_IF_XATTR | CFS_IF_CAPS);
-	assert_int_equal(state_setattr(&s, f, CFS_SA_KILLPRIV, &(struct cfs_setattr_req){ .ino = 0 }), 0);
+	assert_int_equal(
+		state_setattr(&s, f, CFS_SA_KILLPRIV, &(struct cfs_setattr_req){ .ino = 0 }), 0);
 	assert_int_equal(mode_of(&s, f), S_IFREG | 0755);
 	assert_int_equal(cfs_le32_to_cpu(state_attr(&s, f).flags), 0);
 	assert_int_equal(state_chmod(&s, f, 06745), 0);
@@ -397,12 +469,23 @@ static void test_acl(void **arg)
 	acl_add(&bad, USER, 7, 5);
 	acl_add(&bad, G_OBJ, 7, NOID);
 	acl_add(&bad, OTHER, 7, NOID);
-	assert_int_equal(state_setxattr(&s, f, "system.posix_acl_access", bad.buf, bad.len, 0), EINVAL);
-	assert_int_equal(state_setxattr(&s, f, "system.posix_acl_access", acc.buf, acc.len - 1, 0), EINVAL);
-	assert_int_equal(state_setxattr(&s, f, "system.posix_acl_default", acc.buf, acc.len, 0), EACCES);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "l", .mode = S_IFLNK, .target = "x" }, &l), 0);
-	assert_int_equal(state_setxattr(&s, l, "system.posix_acl_access", acc.buf, acc.len, 0), EOPNOTSUPP);
-	/* inheritance: the default ACL takes the umask's place, is masked by the mode, goes on to subdirectories */
+	assert_int_equal(state_setxattr(&s, f, "system.posix_acl_access", bad.buf, bad.len, 0),
+			 EINVAL);
+	assert_int_equal(state_setxattr(&s, f, "system.posix_acl_access", acc.buf, acc.len - 1, 0),
+			 EINVAL);
+	assert_int_equal(state_setxattr(&s, f, "system.posix_acl_default", acc.buf, acc.len, 0),
+			 EACCES);
+	assert_int_equal(
+		state_mknode(&s,
+			     &(struct mk){ .dir = d, .name = "l", .mode = S_IFLNK, .target = "x" },
+			     &l),
+		0);
+	assert_int_equal(state_setxattr(&s, l, "system.posix_acl_access", acc.buf, acc.len, 0),
+			 EOPNOTSUPP);
+	/*
+	 * inheritance: the default ACL takes the umask's place, is masked by the mode, goes on to
+	 * subdirectories
+	 */
 	acl_add(&def, U_OBJ, 7, NOID);
 	acl_add(&def, USER, 6, 77);
 	acl_add(&def, G_OBJ, 5, NOID);
@@ -410,8 +493,12 @@ static void test_acl(void **arg)
 	acl_add(&def, OTHER, 5, NOID);
 	assert_int_equal(state_setxattr(&s, d, "system.posix_acl_default", def.buf, def.len, 0), 0);
 	assert_int_equal(mode_of(&s, d), S_IFDIR | 0755);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "g", .mode = S_IFREG | 0666, .umask = 077 },
-				      &f), 0);
+	assert_int_equal(
+		state_mknode(
+			&s,
+			&(struct mk){ .dir = d, .name = "g", .mode = S_IFREG | 0666, .umask = 077 },
+			&f),
+		0);
 	assert_int_equal(mode_of(&s, f), S_IFREG | 0664);
 	assert_int_equal(state_getxattr(&s, f, "system.posix_acl_access"), 0);
 	assert_int_equal(s.rep_len, def.len);
@@ -419,15 +506,22 @@ static void test_acl(void **arg)
 	assert_int_equal(s.rep[4 + 24 + 2], 6);
 	assert_int_equal(s.rep[4 + 32 + 2], 4);
 	assert_int_equal(state_getxattr(&s, f, "system.posix_acl_default"), ENODATA);
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = d, .name = "sub", .mode = S_IFDIR | 0777, .umask = 077 },
-				      &sub), 0);
+	assert_int_equal(state_mknode(&s,
+				      &(struct mk){ .dir = d,
+						    .name = "sub",
+						    .mode = S_IFDIR | 0777,
+						    .umask = 077 },
+				      &sub),
+			 0);
 	assert_int_equal(mode_of(&s, sub), S_IFDIR | 0775);
 	assert_int_equal(state_getxattr(&s, sub, "system.posix_acl_default"), 0);
 	assert_memory_equal(s.rep, def.buf, def.len);
 	/* removing one of the two leaves the other's flag */
-	assert_int_equal(state_setxattr(&s, sub, "system.posix_acl_default", NULL, 0, CFS_XATTR_REMOVE), 0);
+	assert_int_equal(
+		state_setxattr(&s, sub, "system.posix_acl_default", NULL, 0, CFS_XATTR_REMOVE), 0);
 	assert_int_equal(cfs_le32_to_cpu(state_attr(&s, sub).flags), CFS_IF_XATTR | CFS_IF_ACL);
-	assert_int_equal(state_setxattr(&s, sub, "system.posix_acl_access", NULL, 0, CFS_XATTR_REMOVE), 0);
+	assert_int_equal(
+		state_setxattr(&s, sub, "system.posix_acl_access", NULL, 0, CFS_XATTR_REMOVE), 0);
 	assert_int_equal(cfs_le32_to_cpu(state_attr(&s, sub).flags), 0);
 	assert_int_equal(mode_of(&s, sub), S_IFDIR | 0775);
 	state_stop(&s);
@@ -490,7 +584,9 @@ static void test_times(void **arg)
 	(void)arg;
 	state_start(&s);
 	f = state_file(&s, ROOT, "f");
-	/* the leader's clock stands still, and even goes back: times of changes grow all the same */
+	/*
+	 * the leader's clock stands still, and even goes back: times of changes grow all the same
+	 */
 	s.now--;
 	assert_int_equal(state_truncate(&s, f, 1), 0);
 	a = state_attr(&s, f);
@@ -524,7 +620,8 @@ static void test_times(void **arg)
 static void test_readdir(void **arg)
 {
 	struct state s;
-	struct cfs_readdir_req req = { .dir = cfs_cpu_to_le64(ROOT), .max_bytes = cfs_cpu_to_le32(1000),
+	struct cfs_readdir_req req = { .dir = cfs_cpu_to_le64(ROOT),
+				       .max_bytes = cfs_cpu_to_le32(1000),
 				       .flags = cfs_cpu_to_le32(CFS_READDIR_PLUS) };
 	struct cfs_readdir_rep rep;
 	struct cfs_dirent e;
@@ -549,10 +646,13 @@ static void test_readdir(void **arg)
 		for (unsigned i = 0; i < cfs_le32_to_cpu(rep.n); i++) {
 			memcpy(&e, s.rep + pos, sizeof(e));
 			memcpy(&a, s.rep + pos + sizeof(e), sizeof(a));
-			memcpy(name, s.rep + pos + sizeof(e) + sizeof(a), cfs_le16_to_cpu(e.name_len));
+			memcpy(name, s.rep + pos + sizeof(e) + sizeof(a),
+			       cfs_le16_to_cpu(e.name_len));
 			name[cfs_le16_to_cpu(e.name_len)] = 0;
-			assert_true(cfs_le64_to_cpu(e.cookie) > last && cfs_le64_to_cpu(e.cookie) < 1ull << 63);
-			assert_int_equal(cfs_le64_to_cpu(e.cookie) >> 8, cfs_meta_name_hash(s.m, name, strlen(name)) >> 8);
+			assert_true(cfs_le64_to_cpu(e.cookie) > last &&
+				    cfs_le64_to_cpu(e.cookie) < 1ull << 63);
+			assert_int_equal(cfs_le64_to_cpu(e.cookie) >> 8,
+					 cfs_meta_name_hash(s.m, name, strlen(name)) >> 8);
 			last = cfs_le64_to_cpu(e.cookie);
 			assert_int_equal(a.ino, e.ino);
 			assert_false(seen[atoi(name)]);
@@ -574,10 +674,11 @@ static void test_readdir(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_create), cmocka_unit_test(test_remove), cmocka_unit_test(test_links),
-		cmocka_unit_test(test_rename), cmocka_unit_test(test_orphans), cmocka_unit_test(test_setgid),
-		cmocka_unit_test(test_acl), cmocka_unit_test(test_xattr), cmocka_unit_test(test_times),
-		cmocka_unit_test(test_readdir),
+		cmocka_unit_test(test_create),	cmocka_unit_test(test_remove),
+		cmocka_unit_test(test_links),	cmocka_unit_test(test_rename),
+		cmocka_unit_test(test_orphans), cmocka_unit_test(test_setgid),
+		cmocka_unit_test(test_acl),	cmocka_unit_test(test_xattr),
+		cmocka_unit_test(test_times),	cmocka_unit_test(test_readdir),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves that the consistency check finds each kind of damage (made here key by key behind the state's back), that
- * repairing leaves nothing to be found, and that it keeps what can be kept: a file that lost its name is in
- * lost+found, with its data.
+ * Proves that the consistency check finds each kind of damage (made here key by key behind the
+ * state's back), that repairing leaves nothing to be found, and that it keeps what can be kept: a
+ * file that lost its name is in lost+found, with its data.
  */
 #include "selftests/unit/server/meta/state_test.h"
 
@@ -49,14 +49,18 @@ struct world {
 static void world_start(struct world *w)
 {
 	struct state *s = &w->s;
-	struct cfs_lock_req lock = { .end = cfs_cpu_to_le64(9), .space = CFS_LOCK_POSIX, .kind = CFS_LOCK_READ };
+	struct cfs_lock_req lock = { .end = cfs_cpu_to_le64(9),
+				     .space = CFS_LOCK_POSIX,
+				     .kind = CFS_LOCK_READ };
 
 	state_start(s);
 	w->d = state_mkdir(s, ROOT, "d");
 	w->f = state_file(s, w->d, "f");
 	w->g = state_file(s, w->d, "g");
-	assert_int_equal(state_commit(s, w->f, 0, 0, &(struct ext){ .off = 0, .len = 100, .seq = 1 }, 1), 0);
-	assert_int_equal(state_commit(s, w->f, 0, 0, &(struct ext){ .off = 40, .len = 10, .seq = 2 }, 1), 0);
+	assert_int_equal(
+		state_commit(s, w->f, 0, 0, &(struct ext){ .off = 0, .len = 100, .seq = 1 }, 1), 0);
+	assert_int_equal(
+		state_commit(s, w->f, 0, 0, &(struct ext){ .off = 40, .len = 10, .seq = 2 }, 1), 0);
 	assert_int_equal(state_commit_inline(s, w->g, "data", 4), 0);
 	assert_int_equal(state_setxattr(s, w->g, "user.a", "1", 1, 0), 0);
 	lock.ino = cfs_cpu_to_le64(w->f);
@@ -109,15 +113,23 @@ static void test_inodes(void **arg)
 		char of;
 		const char *what;
 	} cases[] = {
-		{ nlink_5, 'f', "nlink is 5" }, { nlink_5, 'd', "nlink is 5" }, { size_7, 'd', "directory entries is 7" },
-		{ alloc_7, 'f', "alloc is 7" }, { parent_9, 'f', "parent 0x9" }, { flags_caps, 'g', "flags is" },
+		{ nlink_5, 'f', "nlink is 5" },
+		{ nlink_5, 'd', "nlink is 5" },
+		{ size_7, 'd', "directory entries is 7" },
+		{ alloc_7, 'f', "alloc is 7" },
+		{ parent_9, 'f', "parent 0x9" },
+		{ flags_caps, 'g', "flags is" },
 	};
 	struct world w;
 
 	(void)arg;
 	for (unsigned i = 0; i < CFS_ARRAY_SIZE(cases); i++) {
 		world_start(&w);
-		damage_inode(&w.s, cases[i].of == 'f' ? w.f : cases[i].of == 'g' ? w.g : w.d, cases[i].change);
+		damage_inode(&w.s,
+			     cases[i].of == 'f' ? w.f :
+			     cases[i].of == 'g' ? w.g :
+						  w.d,
+			     cases[i].change);
 		world_stop(&w, cases[i].what);
 	}
 }
@@ -160,7 +172,10 @@ static void test_names(void **arg)
 	assert_int_equal(ino, w.f);
 	state_stop(&w.s);
 
-	/* names that lead nowhere: the inode is gone; the place is wrong; a directory with two names */
+	/*
+	 * names that lead nowhere: the inode is gone; the place is wrong; a directory with two
+	 * names
+	 */
 	world_start(&w);
 	cfs_key_u64(&k, CFS_KEY_INODE, w.g);
 	damage(&w.s, &k, NULL, 0);
@@ -187,7 +202,9 @@ static void test_names(void **arg)
 
 static void test_data(void **arg)
 {
-	struct cfs_ext_rec e = { .len = cfs_cpu_to_le32(30), .obj_len = cfs_cpu_to_le32(30), .oid = { 1, 77 } };
+	struct cfs_ext_rec e = { .len = cfs_cpu_to_le32(30),
+				 .obj_len = cfs_cpu_to_le32(30),
+				 .oid = { 1, 77 } };
 	struct cfs_dead_rec dead = { .oid = { cfs_cpu_to_le64(1000), cfs_cpu_to_le64(2) } };
 	cfs_le64 nine = cfs_cpu_to_le64(9);
 	struct cfs_oid oid = { cfs_cpu_to_le64(1000), cfs_cpu_to_le64(1) };
@@ -277,7 +294,10 @@ static void test_holders(void **arg)
 	assert_int_equal(findings, 2);
 }
 
-/* names whose hashes collide get cookies beside each other, in the lowest free place; the 257th is ENOSPC */
+/*
+ * names whose hashes collide get cookies beside each other, in the lowest free place; the 257th
+ * is ENOSPC
+ */
 static void test_collisions(void **arg)
 {
 	uint64_t base, ino = 0;
@@ -298,10 +318,15 @@ static void test_collisions(void **arg)
 		d.ino = 77;
 		d.mode = S_IFREG;
 		assert_int_equal(cfs_ms_state_begin(s.m, &t), 0);
-		assert_int_equal(cfs_ms_dent_put(&t, ROOT, &d, name, (uint32_t)snprintf(name, sizeof(name), "%u", i)), 0);
+		assert_int_equal(cfs_ms_dent_put(&t, ROOT, &d, name,
+						 (uint32_t)snprintf(name, sizeof(name), "%u", i)),
+				 0);
 		assert_int_equal(cfs_ms_state_commit(s.m, &t), 0);
 	}
-	assert_int_equal(state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "wanted", .mode = S_IFREG }, &ino), ENOSPC);
+	assert_int_equal(
+		state_mknode(&s, &(struct mk){ .dir = ROOT, .name = "wanted", .mode = S_IFREG },
+			     &ino),
+		ENOSPC);
 	{
 		struct cfs_key k;
 
@@ -319,8 +344,9 @@ static void test_collisions(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_inodes), cmocka_unit_test(test_names), cmocka_unit_test(test_data),
-		cmocka_unit_test(test_holders), cmocka_unit_test(test_collisions),
+		cmocka_unit_test(test_inodes),	   cmocka_unit_test(test_names),
+		cmocka_unit_test(test_data),	   cmocka_unit_test(test_holders),
+		cmocka_unit_test(test_collisions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves that the extent map is right after any sequence of commits, truncates, punches and copies: against a
- * byte-by-byte model of what a reader sees; that objects die exactly when nothing refers to them; that a file with
- * many extents is removed in bounded steps; and the rules for inline data.
+ * Proves that the extent map is right after any sequence of commits, truncates, punches and
+ * copies: against a byte-by-byte model of what a reader sees; that objects die exactly when
+ * nothing refers to them; that a file with many extents is removed in bounded steps; and the
+ * rules for inline data.
  */
 #include "selftests/unit/server/meta/state_test.h"
 
@@ -42,11 +43,18 @@ static void test_commit(void **arg)
 	state_start(&s);
 	f = state_file(&s, ROOT, "f");
 	g = state_file(&s, ROOT, "g");
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 100, .len = 1000, .seq = 1 }, 1), 0);
+	assert_int_equal(state_commit(&s, f, 0, 0,
+				      &(struct ext){ .off = 100, .len = 1000, .seq = 1 }, 1),
+			 0);
 	assert_int_equal(size_of(&s, f), 1100);
 	assert_int_equal(alloc_of(&s, f), 1000);
-	/* the middle is overwritten: two pieces of the old object are left, with one count for both */
-	assert_int_equal(state_commit(&s, f, 0, 5000, &(struct ext){ .off = 400, .len = 100, .seq = 2 }, 1), 0);
+	/*
+	 * the middle is overwritten: two pieces of the old object are left, with one count for
+	 * both
+	 */
+	assert_int_equal(state_commit(&s, f, 0, 5000,
+				      &(struct ext){ .off = 400, .len = 100, .seq = 2 }, 1),
+			 0);
 	assert_int_equal(size_of(&s, f), 5000);
 	assert_int_equal(state_extents(&s, f, 0, e, 8), 3);
 	assert_true(e[0].off == 100 && e[0].len == 300 && e[0].obj_off == 0 && e[0].seq == 1);
@@ -58,7 +66,8 @@ static void test_commit(void **arg)
 	assert_int_equal(state_extents(&s, f, 0, e, 8), 2);
 	assert_int_equal(e[1].len, 50);
 	assert_int_equal(alloc_of(&s, f), 350);
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 0, .len = 400, .seq = 3 }, 1), 0);
+	assert_int_equal(
+		state_commit(&s, f, 0, 0, &(struct ext){ .off = 0, .len = 400, .seq = 3 }, 1), 0);
 	assert_int_equal(dead(&s, d, 8), 1);
 	assert_int_equal(cfs_le64_to_cpu(d[0].oid.seq), 1);
 	assert_int_equal(cfs_le64_to_cpu(d[0].died.sec), (uint64_t)s.now);
@@ -67,12 +76,14 @@ static void test_commit(void **arg)
 	assert_int_equal(state_extents(&s, f, 420, e, 8), 1);
 	assert_int_equal(e[0].off, 400);
 	/* one failing item does not hurt the others; one object for two files */
-	commit_add(&s, &c, f, CFS_CI_MTIME, 0, NULL, 0, &(struct ext){ .off = 0, .len = 10, .seq = 9, .obj_len = 20 }, 1);
+	commit_add(&s, &c, f, CFS_CI_MTIME, 0, NULL, 0,
+		   &(struct ext){ .off = 0, .len = 10, .seq = 9, .obj_len = 20 }, 1);
 	commit_add(&s, &c, 999, 0, 0, NULL, 0, NULL, 0);
 	commit_add(&s, &c, ROOT, 0, 0, NULL, 0, NULL, 0);
 	commit_add(&s, &c, g, CFS_CI_APPEND, 0, NULL, 0,
 		   &(struct ext){ .off = 0, .len = 10, .obj_off = 10, .seq = 9, .obj_len = 20 }, 1);
-	commit_add(&s, &c, g, CFS_CI_APPEND, 0, NULL, 0, &(struct ext){ .off = 5, .len = 5, .seq = 10 }, 1);
+	commit_add(&s, &c, g, CFS_CI_APPEND, 0, NULL, 0,
+		   &(struct ext){ .off = 5, .len = 5, .seq = 10 }, 1);
 	assert_int_equal(commit_send(&s, &c), 0);
 	r = commit_result(&s, 0);
 	assert_int_equal(r.status, 0);
@@ -92,10 +103,21 @@ static void test_commit(void **arg)
 	assert_int_equal(dead(&s, d, 8), 2);	/* 1 and 10: f still has a part of 9 */
 	assert_int_equal(cfs_le64_to_cpu(d[1].oid.seq), 10);
 	/* what is no extent */
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 0, .len = 0, .seq = 4, .obj_len = 1 }, 1), EINVAL);
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 0, .len = 9, .seq = 4, .obj_len = 8 }, 1), EINVAL);
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .len = CFS_OBJECT_MAX + 1, .seq = 4 }, 1), EINVAL);
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = CFS_FILE_SIZE_MAX, .len = 1, .seq = 4 }, 1), EFBIG);
+	assert_int_equal(state_commit(&s, f, 0, 0,
+				      &(struct ext){ .off = 0, .len = 0, .seq = 4, .obj_len = 1 },
+				      1),
+			 EINVAL);
+	assert_int_equal(state_commit(&s, f, 0, 0,
+				      &(struct ext){ .off = 0, .len = 9, .seq = 4, .obj_len = 8 },
+				      1),
+			 EINVAL);
+	assert_int_equal(state_commit(&s, f, 0, 0,
+				      &(struct ext){ .len = CFS_OBJECT_MAX + 1, .seq = 4 }, 1),
+			 EINVAL);
+	assert_int_equal(state_commit(&s, f, 0, 0,
+				      &(struct ext){ .off = CFS_FILE_SIZE_MAX, .len = 1, .seq = 4 },
+				      1),
+			 EFBIG);
 	assert_int_equal(state_commit(&s, f, 0, CFS_FILE_SIZE_MAX + 1, NULL, 0), EFBIG);
 	assert_int_equal(state_commit(&s, f, 64, 0, NULL, 0), EINVAL);
 	{	/* an object of another session */
@@ -113,7 +135,9 @@ static void test_commit(void **arg)
 	{
 		cfs_le64 keys[2] = { cfs_cpu_to_le64(d[0].key), cfs_cpu_to_le64(12345) };
 
-		assert_int_equal(state_apply(&s, CFS_LOG_DEAD_DONE, 0, CFS_SLOT_NONE, 0, keys, sizeof(keys)), 0);
+		assert_int_equal(state_apply(&s, CFS_LOG_DEAD_DONE, 0, CFS_SLOT_NONE, 0, keys,
+					     sizeof(keys)),
+				 0);
 		assert_int_equal(dead(&s, d, 8), 1);
 		assert_int_equal(state_stat(&s).dead_objects, 1);
 	}
@@ -140,9 +164,15 @@ static void test_inline(void **arg)
 	assert_int_equal(cfs_le32_to_cpu(a.flags), CFS_IF_INLINE);
 	assert_int_equal(state_stat(&s).data_bytes, 4096);
 	/* extents must cover all of the inline bytes, in whatever pieces */
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 1, .len = 8192, .seq = 1 }, 1), EINVAL);
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 0, .len = 4095, .seq = 1 }, 1), EINVAL);
-	assert_int_equal(state_commit(&s, f, CFS_CI_APPEND, 0, &(struct ext){ .off = 0, .len = 1, .seq = 1 }, 1), EINVAL);
+	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 1, .len = 8192, .seq = 1 },
+				      1),
+			 EINVAL);
+	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 0, .len = 4095, .seq = 1 },
+				      1),
+			 EINVAL);
+	assert_int_equal(state_commit(&s, f, CFS_CI_APPEND, 0,
+				      &(struct ext){ .off = 0, .len = 1, .seq = 1 }, 1),
+			 EINVAL);
 	assert_int_equal(cfs_le64_to_cpu(state_attr(&s, f).alloc), 4096);
 	e[0] = (struct ext){ .off = 3000, .len = 3000, .seq = 1 };
 	e[1] = (struct ext){ .off = 0, .len = 3500, .seq = 2 };
@@ -175,7 +205,9 @@ static void test_inline(void **arg)
 static uint32_t seek(struct state *s, uint64_t ino, uint64_t off, unsigned whence, uint64_t *ret)
 {
 	struct cfs_seek_req req = {
-		.ino = cfs_cpu_to_le64(ino), .off = cfs_cpu_to_le64(off), .whence = cfs_cpu_to_le32(whence),
+		.ino = cfs_cpu_to_le64(ino),
+		.off = cfs_cpu_to_le64(off),
+		.whence = cfs_cpu_to_le32(whence),
 	};
 
 	if (state_read(s, CFS_OP_SEEK, &req, sizeof(req)))
@@ -194,7 +226,9 @@ static void test_fallocate(void **arg)
 	(void)arg;
 	state_start(&s);
 	f = state_file(&s, ROOT, "f");
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 1000, .len = 1000, .seq = 1 }, 1), 0);
+	assert_int_equal(state_commit(&s, f, 0, 0,
+				      &(struct ext){ .off = 1000, .len = 1000, .seq = 1 }, 1),
+			 0);
 	assert_int_equal(state_fallocate(&s, f, FALLOC_FL_KEEP_SIZE, 0, 3000), 0);
 	assert_int_equal(size_of(&s, f), 2000);
 	assert_int_equal(alloc_of(&s, f), 3000);
@@ -215,11 +249,13 @@ static void test_fallocate(void **arg)
 	assert_int_equal(seek(&s, f, 4000, 4, &at), ENXIO);
 	assert_int_equal(seek(&s, f, 0, 5, &at), EINVAL);
 	/* a write into reserved space splits it */
-	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 3000, .len = 10, .seq = 2 }, 1), 0);
+	assert_int_equal(
+		state_commit(&s, f, 0, 0, &(struct ext){ .off = 3000, .len = 10, .seq = 2 }, 1), 0);
 	assert_int_equal(state_extents(&s, f, 2000, e, 16), 3);
 	assert_true(e[0].len == 1000 && e[1].seq == 2 && e[2].off == 3010 && e[2].obj_off == 0);
 	assert_int_equal(alloc_of(&s, f), 4000);
-	assert_int_equal(state_fallocate(&s, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1500, 2000), 0);
+	assert_int_equal(
+		state_fallocate(&s, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1500, 2000), 0);
 	assert_int_equal(size_of(&s, f), 4000);
 	assert_int_equal(alloc_of(&s, f), 2000);
 	assert_int_equal(state_stat(&s).dead_objects, 1);
@@ -233,7 +269,9 @@ static void test_fallocate(void **arg)
 	assert_int_equal(state_fallocate(&s, f, 0, 0, 0), EINVAL);
 	assert_int_equal(state_fallocate(&s, f, 0, CFS_FILE_SIZE_MAX, 1), EFBIG);
 	assert_int_equal(state_fallocate(&s, f, 0, UINT64_MAX, UINT64_MAX), EFBIG);
-	assert_int_equal(state_fallocate(&s, f, 0, 0, ((uint64_t)CFS_META_FALLOC_EXT_MAX << 30) + 8192), ENOSPC);
+	assert_int_equal(state_fallocate(&s, f, 0, 0,
+					 ((uint64_t)CFS_META_FALLOC_EXT_MAX << 30) + 8192),
+			 ENOSPC);
 	assert_int_equal(state_fallocate(&s, ROOT, 0, 0, 1), EISDIR);
 	/* large: pieces of 1 GiB */
 	assert_int_equal(state_fallocate(&s, f, 0, 0, 10ull << 30), 0);
@@ -243,7 +281,8 @@ static void test_fallocate(void **arg)
 	assert_int_equal(alloc_of(&s, f), 0);
 	/* inline */
 	assert_int_equal(state_commit_inline(&s, f, "0123456789", 10), 0);
-	assert_int_equal(state_fallocate(&s, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2, 3), 0);
+	assert_int_equal(state_fallocate(&s, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2, 3),
+			 0);
 	assert_int_equal(state_lookup(&s, ROOT, "f", NULL), 0);
 	assert_memory_equal(s.rep + sizeof(struct cfs_entry_rep), "01\0\0\0" "56789", 10);
 	assert_int_equal(state_fallocate(&s, f, FALLOC_FL_ZERO_RANGE, 8, 8), 0);
@@ -269,9 +308,13 @@ static void test_copy(void **arg)
 	f = state_file(&s, ROOT, "f");
 	g = state_file(&s, ROOT, "g");
 	h = state_file(&s, ROOT, "h");
-	assert_int_equal(state_commit(&s, f, 0, 0, (struct ext[]){ { .off = 0, .len = 1000, .seq = 1 },
-								   { .off = 2000, .len = 1000, .seq = 2 } }, 2), 0);
-	assert_int_equal(state_commit(&s, g, 0, 0, &(struct ext){ .off = 0, .len = 5000, .seq = 3 }, 1), 0);
+	assert_int_equal(state_commit(&s, f, 0, 0,
+				      (struct ext[]){ { .off = 0, .len = 1000, .seq = 1 },
+						      { .off = 2000, .len = 1000, .seq = 2 } },
+				      2),
+			 0);
+	assert_int_equal(
+		state_commit(&s, g, 0, 0, &(struct ext){ .off = 0, .len = 5000, .seq = 3 }, 1), 0);
 	assert_int_equal(state_copy(&s, f, 500, g, 100, 2000, &n), 0);
 	assert_int_equal(n, 2000);
 	assert_int_equal(state_extents(&s, g, 0, e, 8), 4);
@@ -286,7 +329,8 @@ static void test_copy(void **arg)
 	assert_int_equal(state_truncate(&s, g, 0), 0);
 	assert_int_equal(state_stat(&s).dead_objects, 3);
 	/* within one file */
-	assert_int_equal(state_commit(&s, g, 0, 0, &(struct ext){ .off = 0, .len = 100, .seq = 4 }, 1), 0);
+	assert_int_equal(
+		state_commit(&s, g, 0, 0, &(struct ext){ .off = 0, .len = 100, .seq = 4 }, 1), 0);
 	assert_int_equal(state_copy(&s, g, 0, g, 50, 60, &n), EINVAL);
 	assert_int_equal(state_copy(&s, g, 0, g, 60, 40, &n), 0);
 	assert_int_equal(state_extents(&s, g, 0, e, 8), 2);
@@ -312,7 +356,7 @@ static void test_copy(void **arg)
 	state_stop(&s);
 }
 
-/* ---- many extents ------------------------------------------------------------------------------------------ */
+/* ---- many extents --------------------------------------------------------------- */
 static void many(struct state *s, uint64_t ino, uint64_t first, unsigned n)
 {
 	static struct ext e[6000];
@@ -404,10 +448,10 @@ static void test_purge(void **arg)
 	state_stop(&s);
 }
 
-/* ---- against a model --------------------------------------------------------------------------------------- */
+/* ---- against a model ------------------------------------------------------------ */
 /*
- * Each byte of a small file, as the number of the object byte that a reader finds there: object * 2^20 + offset; 0 a
- * hole. Reserved space reads as a hole.
+ * Each byte of a small file, as the number of the object byte that a reader finds there: object *
+ * 2^20 + offset; 0 a hole. Reserved space reads as a hole.
  */
 #define FILES 3
 #define FSIZE 3000
@@ -446,8 +490,13 @@ static void model_step(struct state *s, struct model *md, struct cfs_rng *r, uin
 		uint32_t obj_off = (uint32_t)(cfs_rng_below(r, 100));
 
 		++*seq;
-		assert_int_equal(state_commit(s, md->ino[f], 0, 0, &(struct ext){ .off = off, .len = (uint32_t)len,
-						.obj_off = obj_off, .seq = *seq }, 1), 0);
+		assert_int_equal(state_commit(s, md->ino[f], 0, 0,
+					      &(struct ext){ .off = off,
+							     .len = (uint32_t)len,
+							     .obj_off = obj_off,
+							     .seq = *seq },
+					      1),
+				 0);
 		for (uint64_t i = 0; i < len; i++)
 			md->byte[f][off + i] = (*seq << 20) + obj_off + i;
 		md->size[f] = cfs_max(md->size[f], off + len);
@@ -460,7 +509,10 @@ static void model_step(struct state *s, struct model *md, struct cfs_rng *r, uin
 		md->size[f] = off;
 		break;
 	case 1:
-		assert_int_equal(state_fallocate(s, md->ino[f], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len), 0);
+		assert_int_equal(state_fallocate(s, md->ino[f],
+						 FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off,
+						 len),
+				 0);
 		memset(&md->byte[f][off], 0, len * 8);
 		break;
 	case 2:
@@ -508,7 +560,8 @@ static void test_model(void **arg)
 		}
 		/* with the last file the last object dies, each exactly once */
 		for (unsigned f = 0; f < FILES; f++)
-			assert_int_equal(state_remove(&s, ROOT, (char[]){ (char)('a' + f), 0 }, false), 0);
+			assert_int_equal(
+				state_remove(&s, ROOT, (char[]){ (char)('a' + f), 0 }, false), 0);
 		assert_int_equal(state_stat(&s).extents, 0);
 		assert_int_equal(state_stat(&s).dead_objects, seq);
 		state_stop(&s);
@@ -518,8 +571,9 @@ static void test_model(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_commit), cmocka_unit_test(test_inline), cmocka_unit_test(test_fallocate),
-		cmocka_unit_test(test_copy), cmocka_unit_test(test_purge), cmocka_unit_test(test_model),
+		cmocka_unit_test(test_commit),	  cmocka_unit_test(test_inline),
+		cmocka_unit_test(test_fallocate), cmocka_unit_test(test_copy),
+		cmocka_unit_test(test_purge),	  cmocka_unit_test(test_model),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

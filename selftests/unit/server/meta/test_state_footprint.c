@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves that the footprint of each request names the keys it locks and the leases it breaks, as docs/leases.md has
- * it: names exclusive, their directories shared, the governing lease of each inode that changes, the victim of an
- * unlink; nothing is broken for what is bound to fail; malformed bodies are refused.
+ * Proves that the footprint of each request names the keys it locks and the leases it breaks, as
+ * docs/leases.md has it: names exclusive, their directories shared, the governing lease of each
+ * inode that changes, the victim of an unlink; nothing is broken for what is bound to fail;
+ * malformed bodies are refused.
  */
 #include "selftests/unit/server/meta/state_test.h"
 
@@ -34,7 +35,8 @@ static bool has_name(struct state *s, uint64_t dir, const char *name)
 static const struct cfs_fp_break *break_of(uint64_t ino, uint64_t governor, uint32_t flags)
 {
 	for (unsigned i = 0; i < fp.n_breaks; i++)
-		if (fp.breaks[i].ino == ino && fp.breaks[i].governor == governor && fp.breaks[i].flags == flags)
+		if (fp.breaks[i].ino == ino && fp.breaks[i].governor == governor &&
+		    fp.breaks[i].flags == flags)
 			return &fp.breaks[i];
 	return NULL;
 }
@@ -42,8 +44,10 @@ static const struct cfs_fp_break *break_of(uint64_t ino, uint64_t governor, uint
 static bool breaks_name(uint64_t dir, const char *name)
 {
 	for (unsigned i = 0; i < fp.n_breaks; i++)
-		if (fp.breaks[i].dir == dir && fp.breaks[i].flags == (CFS_BRK_NAME | CFS_BRK_DIRATTR) &&
-		    fp.breaks[i].name_len == strlen(name) && !memcmp(fp.breaks[i].name, name, strlen(name)))
+		if (fp.breaks[i].dir == dir &&
+		    fp.breaks[i].flags == (CFS_BRK_NAME | CFS_BRK_DIRATTR) &&
+		    fp.breaks[i].name_len == strlen(name) &&
+		    !memcmp(fp.breaks[i].name, name, strlen(name)))
 			return true;
 	return false;
 }
@@ -51,7 +55,9 @@ static bool breaks_name(uint64_t dir, const char *name)
 static size_t unlink_body(uint8_t *body, uint64_t dir, const char *name, bool is_rmdir)
 {
 	struct cfs_unlink_req req = {
-		.dir = cfs_cpu_to_le64(dir), .rmdir = is_rmdir, .name_len = cfs_cpu_to_le32((uint32_t)strlen(name)),
+		.dir = cfs_cpu_to_le64(dir),
+		.rmdir = is_rmdir,
+		.name_len = cfs_cpu_to_le32((uint32_t)strlen(name)),
 	};
 
 	memcpy(body, &req, sizeof(req));
@@ -136,8 +142,10 @@ static void test_names(void **arg)
 
 	/* over an existing file; the two directories once each */
 	footprint(&s, CFS_OP_RENAME, body, rename_body(body, a, "f", a, "two", 0));
-	assert_true(fp.n_keys == 5 && has_name(&s, a, "f") && has_name(&s, a, "two") && has_key(a, 0, false));
-	assert_true(fp.n_breaks == 4 && breaks_name(a, "f") && breaks_name(a, "two") && break_of(f, a, CFS_BRK_ATTR));
+	assert_true(fp.n_keys == 5 && has_name(&s, a, "f") && has_name(&s, a, "two") &&
+		    has_key(a, 0, false));
+	assert_true(fp.n_breaks == 4 && breaks_name(a, "f") && breaks_name(a, "two") &&
+		    break_of(f, a, CFS_BRK_ATTR));
 	assert_true(fp.victim == two && break_of(two, two, gone));
 	footprint(&s, CFS_OP_RENAME, body, rename_body(body, a, "f", b, "new", 0));
 	assert_true(fp.n_keys == 5 && fp.n_breaks == 3 && fp.victim == 0 && has_key(b, 0, false));
@@ -147,7 +155,10 @@ static void test_names(void **arg)
 	assert_true(fp.n_breaks == 0);
 	footprint(&s, CFS_OP_RENAME, body, rename_body(body, a, "f", a, "two", RENAME_NOREPLACE));
 	assert_true(fp.n_breaks == 0);
-	/* a rename into a directory that it also moves out of the way: shared and exclusive make exclusive */
+	/*
+	 * a rename into a directory that it also moves out of the way: shared and exclusive make
+	 * exclusive
+	 */
 	footprint(&s, CFS_OP_RENAME, body, rename_body(body, ROOT, "a", a, "x", 0));
 	assert_true(has_key(a, 0, true));
 	state_stop(&s);
@@ -169,7 +180,8 @@ static void test_inodes(void **arg)
 	sa.ino = cfs_cpu_to_le64(f);
 	sa.valid = cfs_cpu_to_le32(CFS_SA_MODE);
 	footprint(&s, CFS_OP_SETATTR, &sa, sizeof(sa));
-	assert_true(fp.n_keys == 1 && has_key(f, 0, true) && fp.n_breaks == 1 && break_of(f, ROOT, CFS_BRK_ATTR));
+	assert_true(fp.n_keys == 1 && has_key(f, 0, true) && fp.n_breaks == 1 &&
+		    break_of(f, ROOT, CFS_BRK_ATTR));
 	sa.valid = cfs_cpu_to_le32(CFS_SA_SIZE);
 	footprint(&s, CFS_OP_SETATTR, &sa, sizeof(sa));
 	assert_int_equal(break_of(f, ROOT, CFS_BRK_ATTR | CFS_BRK_DATA)->to_mode, CFS_LEASE_NONE);
@@ -207,15 +219,18 @@ static void test_inodes(void **arg)
 		footprint(&s, CFS_OP_LOCK, &lock, sizeof(lock));
 		assert_true(fp.n_keys == 0 && fp.n_breaks == 0);
 	}
-	assert_int_equal(cfs_meta_footprint(s.m, CFS_OP_SETATTR, &sa, sizeof(sa) - 1, &fp), CFS_E_PROTO);
-	assert_int_equal(cfs_meta_footprint(s.m, CFS_OP_COMMIT, c.buf, (uint32_t)c.len - 1, &fp), CFS_E_PROTO);
+	assert_int_equal(cfs_meta_footprint(s.m, CFS_OP_SETATTR, &sa, sizeof(sa) - 1, &fp),
+			 CFS_E_PROTO);
+	assert_int_equal(cfs_meta_footprint(s.m, CFS_OP_COMMIT, c.buf, (uint32_t)c.len - 1, &fp),
+			 CFS_E_PROTO);
 	assert_int_equal(cfs_meta_footprint(s.m, CFS_OP_LOOKUP, &sa, sizeof(sa), &fp), CFS_E_PROTO);
 	state_stop(&s);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_inodes) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_names),
+					    cmocka_unit_test(test_inodes) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Golden vectors of the durable formats: a log entry (meta.h, version 1), every key and record of the state (keys.h,
- * version 1), and the hash of a whole small state. They must never change without a new version: logs and checkpoints
- * in the field are in this format. The entry is also applied, so that the bytes mean what they say.
+ * Golden vectors of the durable formats: a log entry (meta.h, version 1), every key and record of
+ * the state (keys.h, version 1), and the hash of a whole small state. They must never change
+ * without a new version: logs and checkpoints in the field are in this format. The entry is also
+ * applied, so that the bytes mean what they say.
  */
 #include "selftests/unit/server/meta/state_test.h"
 
@@ -24,7 +25,7 @@ static void expect(const void *p, size_t len, const char *want)
 	assert_string_equal(have, want);
 }
 
-/* ---- a log entry --------------------------------------------------------------------------------------------- */
+/* ---- a log entry ---------------------------------------------------------------- */
 /* header; SESSION_OPEN; UNLINK of "ab" in the root by session 1000, held by session 1001 */
 static const char entry_hex[] =
 	"434c4f47" "0100" "0200" "40e2010000000000" "07000000" "00000000" "0000000000000000"
@@ -97,7 +98,7 @@ static void test_log_entry(void **arg)
 	state_stop(&s);
 }
 
-/* ---- keys and records --------------------------------------------------------------------------------------- */
+/* ---- keys and records ----------------------------------------------------------- */
 static void test_keys(void **arg)
 {
 	struct cfs_oid oid = { cfs_cpu_to_le64(0x1122), cfs_cpu_to_le64(0x3344000000005566) };
@@ -171,7 +172,7 @@ static void test_records(void **arg)
 	       "0e00000000000000" "0f00000000000000" "1000000000000000" "1100000000000000");
 }
 
-/* ---- a whole state --------------------------------------------------------------------------------------------- */
+/* ---- a whole state -------------------------------------------------------------- */
 static void test_state_digest(void **arg)
 {
 	struct cfs_lock_req lock = { .end = cfs_cpu_to_le64(INT64_MAX), .space = CFS_LOCK_POSIX, .kind = CFS_LOCK_READ };

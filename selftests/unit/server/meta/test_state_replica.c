@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves that two replicas which apply the same entries are the same byte by byte, whatever their batches, restarts
- * and map sizes; that a checkpoint, taken later than the snapshot claims, skips what it has; that an environment left
- * open under another boot is thrown away; that malformed entries and foreign environments are refused. And, as a
- * model test, that random names, links, renames and removals end where a simple tree of names ends (seeds printed).
+ * Proves that two replicas which apply the same entries are the same byte by byte, whatever their
+ * batches, restarts and map sizes; that a checkpoint, taken later than the snapshot claims, skips
+ * what it has; that an environment left open under another boot is thrown away; that malformed
+ * entries and foreign environments are refused. And, as a model test, that random names, links,
+ * renames and removals end where a simple tree of names ends (seeds printed).
  */
 #include "selftests/unit/server/meta/state_test.h"
 
@@ -14,7 +15,7 @@
 
 #define ROOT CFS_INO_ROOT
 
-/* ---- a random work load ------------------------------------------------------------------------------------ */
+/* ---- a random work load --------------------------------------------------------- */
 #define LOG_MAX 12000
 struct log {
 	struct {
@@ -49,7 +50,7 @@ static uint64_t digest(struct cfs_meta *m)
 	return d;
 }
 
-/* ---- the model: every name as (directory node, name) -> node ------------------------------------------------ */
+/* ---- the model: every name as (directory node, name) -> node -------------------- */
 #define NODES	400
 #define NAMES	6	/* per directory: collisions are wanted */
 struct node {
@@ -72,7 +73,11 @@ static void tree_init(struct tree *t)
 	for (unsigned i = 0; i < NODES; i++)
 		for (unsigned n = 0; n < NAMES; n++)
 			t->node[i].child[n] = -1;
-	t->node[0] = (struct node){ .used = true, .dir = true, .ino = ROOT, .links = 2, .child = { -1, -1, -1, -1, -1, -1 } };
+	t->node[0] = (struct node){ .used = true,
+				    .dir = true,
+				    .ino = ROOT,
+				    .links = 2,
+				    .child = { -1, -1, -1, -1, -1, -1 } };
 }
 
 static int free_node(struct tree *t)
@@ -141,7 +146,11 @@ static void model_create(struct state *s, struct tree *t, struct cfs_rng *r)
 		return;
 	t->node[d].child[n] = x;
 	t->node[d].links += dir;
-	t->node[x] = (struct node){ .used = true, .dir = dir, .ino = ino, .links = dir ? 2 : 1, .parent = d,
+	t->node[x] = (struct node){ .used = true,
+				    .dir = dir,
+				    .ino = ino,
+				    .links = dir ? 2 : 1,
+				    .parent = d,
 				    .child = { -1, -1, -1, -1, -1, -1 } };
 }
 
@@ -180,7 +189,8 @@ static void model_link(struct state *s, struct tree *t, struct cfs_rng *r)
 	}
 }
 
-static uint32_t rename_want(struct tree *t, int od, unsigned on, int nd, unsigned nn, uint32_t flags)
+static uint32_t rename_want(struct tree *t, int od, unsigned on, int nd, unsigned nn,
+			    uint32_t flags)
 {
 	int a = t->node[od].child[on], b = t->node[nd].child[nn];
 
@@ -208,12 +218,15 @@ static uint32_t rename_want(struct tree *t, int od, unsigned on, int nd, unsigne
 static void model_rename(struct state *s, struct tree *t, struct cfs_rng *r)
 {
 	static const uint32_t flags_of[] = { 0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE };
-	int od = random_node(t, r, true), nd = cfs_rng_below(r, 3) ? random_node(t, r, true) : od, a, b;
+	int od = random_node(t, r, true), nd = cfs_rng_below(r, 3) ? random_node(t, r, true) : od,
+	    a, b;
 	unsigned on = (unsigned)cfs_rng_below(r, NAMES), nn = (unsigned)cfs_rng_below(r, NAMES);
 	uint32_t flags = flags_of[cfs_rng_below(r, CFS_ARRAY_SIZE(flags_of))];
 	uint32_t want = rename_want(t, od, on, nd, nn, flags);
 
-	assert_int_equal(state_rename(s, t->node[od].ino, name_of[on], t->node[nd].ino, name_of[nn], flags), want);
+	assert_int_equal(state_rename(s, t->node[od].ino, name_of[on], t->node[nd].ino, name_of[nn],
+				      flags),
+			 want);
 	a = t->node[od].child[on];
 	b = t->node[nd].child[nn];
 	if (want || a == b)
@@ -307,7 +320,7 @@ static void test_model(void **arg)
 	}
 }
 
-/* ---- replicas ------------------------------------------------------------------------------------------------- */
+/* ---- replicas ------------------------------------------------------------------- */
 static unsigned sinks;
 static void sink_count(void *arg, unsigned rec, uint32_t status, const void *body, uint32_t len)
 {
@@ -328,7 +341,10 @@ static void test_replicas(void **arg)
 	(void)arg;
 	memset(big, 'b', sizeof(big));
 	state_start(&s);
-	/* the first replica was opened before: its first entry opened the session, and is made again here */
+	/*
+	 * the first replica was opened before: its first entry opened the session, and is made
+	 * again here
+	 */
 	cfs_meta_close(s.m);
 	state_rmdir(s.dir);
 	memset(s.seq, 0, sizeof(s.seq));
@@ -360,7 +376,8 @@ static void test_replicas(void **arg)
 	assert_int_equal(digest(m), digest(s.m));
 	/* again: nothing happens, nobody is told */
 	sinks = 0;
-	assert_int_equal(cfs_meta_apply(m, l.n, l.e[l.n - 1].data, l.e[l.n - 1].len, sink_count, NULL), 0);
+	assert_int_equal(
+		cfs_meta_apply(m, l.n, l.e[l.n - 1].data, l.e[l.n - 1].len, sink_count, NULL), 0);
 	assert_int_equal(sinks, 0);
 	cfs_meta_close(m);
 	/* a checkpoint of index n, restored; entries from before it are skipped */
@@ -374,7 +391,8 @@ static void test_replicas(void **arg)
 	m = state_open_at(dir, 1 << 20);	/* smaller than the checkpoint */
 	assert_int_equal(cfs_meta_applied(m), l.n - 1);
 	for (unsigned i = l.n - 100; i < l.n; i++)
-		assert_int_equal(cfs_meta_apply(m, i + 1, l.e[i].data, l.e[i].len, sink_count, NULL), 0);
+		assert_int_equal(
+			cfs_meta_apply(m, i + 1, l.e[i].data, l.e[i].len, sink_count, NULL), 0);
 	assert_int_equal(sinks, 1);
 	assert_int_equal(digest(m), digest(s.m));
 	cfs_meta_close(m);
@@ -446,14 +464,16 @@ static void test_malformed(void **arg)
 	entry_init(&e, s.now);
 	entry_add(&e, CFS_LOG_NOOP, 0, CFS_SLOT_NONE, 0, "12345", 5, (uint64_t[]){ 1 }, 1);
 	assert_int_equal(e.len, 32 + 48);
-#define REFUSED(change) do { \
-		memcpy(copy, e.buf, e.len); \
-		size_t len = e.len; \
-		change; \
-		sinks = 0; \
-		assert_int_equal(cfs_meta_apply(s.m, s.index + 1, copy, len, sink_count, NULL), -EBADMSG); \
-		assert_int_equal(sinks, 0); \
-		assert_int_equal(digest(s.m), before); \
+#define REFUSED(change)                                                                         \
+	do {                                                                                    \
+		memcpy(copy, e.buf, e.len);                                                     \
+		size_t len = e.len;                                                             \
+		change;                                                                         \
+		sinks = 0;                                                                      \
+		assert_int_equal(cfs_meta_apply(s.m, s.index + 1, copy, len, sink_count, NULL), \
+				 -EBADMSG);                                                     \
+		assert_int_equal(sinks, 0);                                                     \
+		assert_int_equal(digest(s.m), before);                                          \
 	} while (0)
 	REFUSED(h->magic ^= 1);
 	REFUSED(h->version ^= 1);
@@ -499,7 +519,8 @@ static void test_batch(void **arg)
 	entry_init(&e, s.now);
 	for (unsigned i = 0; i < CFS_LOG_BATCH_MAX; i++) {
 		mk.name[0] = (char)('A' + i % 40);
-		entry_add(&e, CFS_OP_MKNODE, s.session, i % 4, i / 4 + 1, &mk, sizeof(mk.req) + 1, NULL, 0);
+		entry_add(&e, CFS_OP_MKNODE, s.session, i % 4, i / 4 + 1, &mk, sizeof(mk.req) + 1,
+			  NULL, 0);
 	}
 	assert_int_equal(cfs_meta_apply(s.m, ++s.index, e.buf, e.len, sink_status, status), 0);
 	for (unsigned i = 0; i < CFS_LOG_BATCH_MAX; i++)
@@ -511,8 +532,9 @@ static void test_batch(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_model), cmocka_unit_test(test_replicas), cmocka_unit_test(test_open),
-		cmocka_unit_test(test_malformed), cmocka_unit_test(test_batch),
+		cmocka_unit_test(test_model), cmocka_unit_test(test_replicas),
+		cmocka_unit_test(test_open),  cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_batch),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

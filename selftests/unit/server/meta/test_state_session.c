@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves exactly once (a repeated request gets its first answer and changes nothing), that sessions open by nonce and
- * leave nothing behind when they end, and that POSIX and flock locks are granted, split, merged and refused as
- * fcntl(2) and flock(2) say - against a model of single bytes.
+ * Proves exactly once (a repeated request gets its first answer and changes nothing), that
+ * sessions open by nonce and leave nothing behind when they end, and that POSIX and flock locks
+ * are granted, split, merged and refused as fcntl(2) and flock(2) say - against a model of single
+ * bytes.
  */
 #include "selftests/unit/server/meta/state_test.h"
 
@@ -45,24 +46,30 @@ static void test_slots(void **arg)
 	assert_int_equal(cfs_meta_slot(s.m, s.session, 0, 2, &status, again, &len), -EAGAIN);
 	/* a failure is an answer, too */
 	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, 0, 2, &mk, mk_len), EEXIST);
-	assert_int_equal(state_remove(&s, ROOT, "x", false), CFS_E_BADSEQ);	/* slot 0, seq 1 again: an old one */
+	assert_int_equal(state_remove(&s, ROOT, "x", false),
+			 CFS_E_BADSEQ); /* slot 0, seq 1 again: an old one */
 	assert_int_equal(cfs_meta_slot(s.m, s.session, 0, 2, &status, again, &len), 0);
 	assert_int_equal(status, EEXIST);
 	assert_int_equal(len, 0);
 	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, 0, 2, &mk, mk_len), EEXIST);
 	/* old, skipping, in a slot that is not there, of a session that is not there */
-	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, 0, 4, &mk, mk_len), CFS_E_BADSEQ);
-	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, 9, 1, &mk, mk_len), CFS_E_BADSEQ);
-	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, CFS_SLOT_NONE, 1, &mk, mk_len), CFS_E_BADSEQ);
+	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, 0, 4, &mk, mk_len),
+			 CFS_E_BADSEQ);
+	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, 9, 1, &mk, mk_len),
+			 CFS_E_BADSEQ);
+	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, CFS_SLOT_NONE, 1, &mk, mk_len),
+			 CFS_E_BADSEQ);
 	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, 4711, 0, 1, &mk, mk_len), CFS_E_BADSESSION);
 	/* another slot counts for itself; malformed requests are answered there as well */
-	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, 1, 1, &mk, mk_len + 1), CFS_E_PROTO);
+	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, 1, 1, &mk, mk_len + 1),
+			 CFS_E_PROTO);
 	assert_int_equal(state_apply(&s, CFS_OP_MKNODE, s.session, 1, 2, &mk, 3), CFS_E_PROTO);
 	/* what the leader refused by itself */
 	{
 		cfs_le32 body[2] = { cfs_cpu_to_le32(EDEADLK), 0 };
 
-		assert_int_equal(state_apply(&s, CFS_LOG_FAIL, s.session, 1, 3, body, sizeof(body)), EDEADLK);
+		assert_int_equal(state_apply(&s, CFS_LOG_FAIL, s.session, 1, 3, body, sizeof(body)),
+				 EDEADLK);
 		assert_int_equal(cfs_meta_slot(s.m, s.session, 1, 3, &status, again, &len), 0);
 		assert_int_equal(status, EDEADLK);
 	}
@@ -92,7 +99,8 @@ static void test_sessions(void **arg)
 	assert_int_equal(second, 1001);
 	assert_true(cfs_meta_session_exists(s.m, second));
 	assert_int_equal(state_apply(&s, CFS_LOG_FENCE, second, CFS_SLOT_NONE, 0, NULL, 0), 0);
-	assert_int_equal(state_apply(&s, CFS_LOG_FENCE, second, CFS_SLOT_NONE, 0, NULL, 0), CFS_E_BADSESSION);
+	assert_int_equal(state_apply(&s, CFS_LOG_FENCE, second, CFS_SLOT_NONE, 0, NULL, 0),
+			 CFS_E_BADSESSION);
 	assert_false(cfs_meta_session_exists(s.m, second));
 	third = state_session(&s, "second");	/* the same nonce: but that session is over */
 	assert_int_equal(third, 1002);
@@ -110,8 +118,12 @@ static void test_map(void **arg)
 		struct cfs_map_rep rep;
 		struct cfs_map_target target;
 		cfs_le32 pg[4];
-	} map = { .rep = { .epoch = cfs_cpu_to_le64(3), .n_targets = cfs_cpu_to_le32(1), .n_pgs = cfs_cpu_to_le32(4),
-			   .replicas = cfs_cpu_to_le32(1), .shards = cfs_cpu_to_le32(1) }, .target = { .addr = "here:1" } };
+	} map = { .rep = { .epoch = cfs_cpu_to_le64(3),
+			   .n_targets = cfs_cpu_to_le32(1),
+			   .n_pgs = cfs_cpu_to_le32(4),
+			   .replicas = cfs_cpu_to_le32(1),
+			   .shards = cfs_cpu_to_le32(1) },
+		  .target = { .addr = "here:1" } };
 	static uint8_t out[CFS_BODY_MAX];
 	struct cfs_statfs_rep fs;
 	struct state s;
@@ -120,13 +132,15 @@ static void test_map(void **arg)
 	(void)arg;
 	state_start(&s);
 	assert_int_equal(cfs_meta_map(s.m, out, &len), -ENOENT);
-	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map) - 1), CFS_E_PROTO);
+	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map) - 1),
+			 CFS_E_PROTO);
 	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map)), 0);
 	assert_int_equal(cfs_meta_map(s.m, out, &len), 0);
 	assert_int_equal(len, sizeof(map));
 	assert_memory_equal(out, &map, len);
 	/* epochs grow */
-	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map)), CFS_E_MAPEPOCH);
+	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map)),
+			 CFS_E_MAPEPOCH);
 	map.rep.epoch = cfs_cpu_to_le64(4);
 	assert_int_equal(state_apply(&s, CFS_LOG_MAP, 0, CFS_SLOT_NONE, 0, &map, sizeof(map)), 0);
 
@@ -139,18 +153,23 @@ static void test_map(void **arg)
 	state_stop(&s);
 }
 
-/* ---- locks ------------------------------------------------------------------------------------------------- */
-static struct cfs_lock_req lock_req(uint64_t ino, uint64_t owner, unsigned space, unsigned kind, uint64_t start,
-				    uint64_t end)
+/* ---- locks ---------------------------------------------------------------------- */
+static struct cfs_lock_req lock_req(uint64_t ino, uint64_t owner, unsigned space, unsigned kind,
+				    uint64_t start, uint64_t end)
 {
 	return (struct cfs_lock_req){
-		.ino = cfs_cpu_to_le64(ino), .owner = cfs_cpu_to_le64(owner), .start = cfs_cpu_to_le64(start),
-		.end = cfs_cpu_to_le64(end), .space = (uint8_t)space, .kind = (uint8_t)kind,
+		.ino = cfs_cpu_to_le64(ino),
+		.owner = cfs_cpu_to_le64(owner),
+		.start = cfs_cpu_to_le64(start),
+		.end = cfs_cpu_to_le64(end),
+		.space = (uint8_t)space,
+		.kind = (uint8_t)kind,
 		.pid = cfs_cpu_to_le32((uint32_t)owner + 100),
 	};
 }
 
-static uint32_t lock(struct state *s, uint64_t ino, uint64_t owner, unsigned kind, uint64_t start, uint64_t end)
+static uint32_t lock(struct state *s, uint64_t ino, uint64_t owner, unsigned kind, uint64_t start,
+		     uint64_t end)
 {
 	struct cfs_lock_req req = lock_req(ino, owner, CFS_LOCK_POSIX, kind, start, end);
 
@@ -209,7 +228,8 @@ static void test_locks(void **arg)
 	assert_int_equal(s.rep_len, sizeof(rep) + 8);
 	assert_int_equal(cfs_get_le64(s.rep + sizeof(rep)), mine);
 	assert_int_equal(cfs_meta_lock_blockers(s.m, other, &req, h, 4), 2);
-	assert_true(h[0].session == mine && h[0].owner == 1 && h[1].session == mine && h[1].owner == 2);
+	assert_true(h[0].session == mine && h[0].owner == 1 && h[1].session == mine &&
+		    h[1].owner == 2);
 	assert_int_equal(cfs_meta_lock_blockers(s.m, other, &req, h, 1), 1);
 	req = lock_req(f, 1, CFS_LOCK_POSIX, CFS_LOCK_READ, 20, 60);
 	assert_int_equal(state_read(&s, CFS_OP_GETLK, &req, sizeof(req)), 0);
@@ -270,22 +290,26 @@ static void test_lock_model(void **arg)
 	state_start(&s);
 	f = state_file(&s, ROOT, "f");
 	for (unsigned step = 0; step < 3000; step++) {
-		unsigned owner = (unsigned)cfs_rng_below(&r, 3), kind = 1 + (unsigned)cfs_rng_below(&r, 3);
-		uint64_t start = cfs_rng_below(&r, BYTES), end = start + cfs_rng_below(&r, BYTES - start);
+		unsigned owner = (unsigned)cfs_rng_below(&r, 3),
+			 kind = 1 + (unsigned)cfs_rng_below(&r, 3);
+		uint64_t start = cfs_rng_below(&r, BYTES),
+			 end = start + cfs_rng_below(&r, BYTES - start);
 		bool conflict = false;
 		unsigned runs = 0;
 
 		for (unsigned o = 0; o < 3; o++)
 			for (uint64_t b = start; b <= end && kind != CFS_LOCK_UNLOCK; b++)
-				conflict |= o != owner && have[o][b] &&
-					    (kind == CFS_LOCK_WRITE || have[o][b] == CFS_LOCK_WRITE);
+				conflict |=
+					o != owner && have[o][b] &&
+					(kind == CFS_LOCK_WRITE || have[o][b] == CFS_LOCK_WRITE);
 		req = lock_req(f, owner, CFS_LOCK_POSIX, kind, start, end);
 		assert_int_equal(state_read(&s, CFS_OP_GETLK, &req, sizeof(req)), 0);
 		memcpy(&rep, s.rep, sizeof(rep));
 		assert_int_equal(rep.kind != CFS_LOCK_UNLOCK, conflict);
 		assert_int_equal(lock(&s, f, owner, kind, start, end), conflict ? EAGAIN : 0);
 		if (!conflict)
-			memset(&have[owner][start], kind == CFS_LOCK_UNLOCK ? 0 : (int)kind, end - start + 1);
+			memset(&have[owner][start], kind == CFS_LOCK_UNLOCK ? 0 : (int)kind,
+			       end - start + 1);
 		/* neighbours of a kind are one lock */
 		for (unsigned o = 0; o < 3; o++)
 			for (unsigned b = 0; b < BYTES; b++)
@@ -300,8 +324,9 @@ static void test_lock_model(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_slots), cmocka_unit_test(test_sessions), cmocka_unit_test(test_map),
-		cmocka_unit_test(test_locks), cmocka_unit_test(test_lock_model),
+		cmocka_unit_test(test_slots),	   cmocka_unit_test(test_sessions),
+		cmocka_unit_test(test_map),	   cmocka_unit_test(test_locks),
+		cmocka_unit_test(test_lock_model),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
