@@ -204,7 +204,7 @@ static void conn_start(struct tcp_conn *c)
 	if (rc)		/* the peer may be gone already: receiving tells */
 		cfs_debug("net: socket options for %s: %s", c->conn.peer, strerror(-rc));
 	c->connected = true;
-	c->tx_zc = c->t->send_zc && !cfs_addr_is_local(c->fd);
+	c->tx_zc = c->t->send_zc && (c->t->zc_local || !cfs_addr_is_local(c->fd));
 	c->rx_tick = c->t->ticks;
 	tcp_rx_arm(c);
 }

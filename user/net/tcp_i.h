@@ -138,6 +138,7 @@ struct tcp_net {
 	uint32_t n_conns, ticks;
 	bool closing, wake_posted, wake_wanted;
 	bool multi_recv, multi_accept, send_zc, send_quick;
+	bool zc_local;			/* zero-copy to ourselves too, where it gains nothing (tests) */
 	struct cfs_list quick;		/* batches whose success is silent */
 	uint32_t refused;		/* connections over the limit, since the last log line */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves of TCP over the ring, in each way the kernel may allow (multishot, single receives, own buffers),
+ * Proves of TCP over the ring, in each way the kernel may allow (multishot, single receives, own buffers, zero-copy),
  * and of loopback where it applies: messages of all sizes arrive whole, in order, in both directions at once;
  * payload_done comes exactly once, also when the peer goes away; garbage, refused connections and full
  * queues give their errors; close sends what is queued first; a lack of payload buffers delays and loses nothing.
@@ -24,7 +24,7 @@
 #include "net/tcp_i.h"
 #include "rpc/codec.h"
 
-enum mode { MULTI, SINGLE, OWN, LOOPBACK };
+enum mode { MULTI, SINGLE, OWN, ZC, LOOPBACK };
 
 struct fixture {
 	struct cfs_loop *loop;
@@ -161,6 +161,8 @@ static int setup(void **state, enum mode mode, uint64_t pool_bytes)
 		assert_int_equal(tcp_net_create(f->loop, pool_bytes, mode != OWN, &f->net), 0);
 	if (mode == SINGLE)
 		cfs_container_of(f->net, struct tcp_net, net)->multi_recv = false;
+	if (mode == ZC)
+		cfs_container_of(f->net, struct tcp_net, net)->zc_local = true;
 	strcpy(f->addr, "127.0.0.1:0");
 	*state = f;
 	return 0;
@@ -169,6 +171,7 @@ static int setup(void **state, enum mode mode, uint64_t pool_bytes)
 static int setup_multi(void **state) { return setup(state, MULTI, 64 << 20); }
 static int setup_single(void **state) { return setup(state, SINGLE, 64 << 20); }
 static int setup_own(void **state) { return setup(state, OWN, 64 << 20); }
+static int setup_zc(void **state) { return setup(state, ZC, 64 << 20); }
 static int setup_loopback(void **state) { return setup(state, LOOPBACK, 0); }
 static int setup_multi_small(void **state) { return setup(state, MULTI, 8 << 20); }
 static int setup_single_small(void **state) { return setup(state, SINGLE, 8 << 20); }
@@ -510,7 +513,7 @@ static int group_teardown(void **state)
 int main(void)
 {
 #define T(t, how) cmocka_unit_test_setup_teardown(t, setup_##how, teardown)
-#define ON_TCP(t) T(t, multi), T(t, single), T(t, own)
+#define ON_TCP(t) T(t, multi), T(t, single), T(t, own), T(t, zc)
 #define ON_ALL(t) ON_TCP(t), T(t, loopback)
 	const struct CMUnitTest tests[] = {
 		ON_ALL(test_echo),
@@ -522,6 +525,7 @@ int main(void)
 		ON_TCP(test_garbage),
 		T(test_full_socket, multi),
 		T(test_peer_dies, multi),
+		T(test_peer_dies, zc),
 		T(test_starvation, multi_small),
 		T(test_starvation, single_small),
 		T(test_starvation, own_small),
