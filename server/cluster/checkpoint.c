@@ -124,6 +124,18 @@ void cfs_ckpt_cancel(struct cfs_ckpt *ck)
 	ck->drop_n = 0;
 }
 
+void cfs_ckpt_abandon(struct cfs_ckpt *ck)
+{
+	CFS_ASSERT(ck->cancel);
+	if (ck->fd >= 0)
+		close(ck->fd);
+	ck->fd = -1;
+	free(ck->buf);
+	ck->buf = NULL;
+	ck->what = IDLE;
+	ck->deleting = false;
+}
+
 static void remove_file(struct cfs_ckpt *ck)
 {
 	char path[PATH_MAX];

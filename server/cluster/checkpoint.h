@@ -62,6 +62,8 @@ void cfs_ckpt_destroy(struct cfs_ckpt *ck);
 bool cfs_ckpt_busy(const struct cfs_ckpt *ck);
 /* end what is under way soon, with -ECANCELED */
 void cfs_ckpt_cancel(struct cfs_ckpt *ck);
+/* after cancel, when the store will never answer: not busy any more; no done() comes */
+void cfs_ckpt_abandon(struct cfs_ckpt *ck);
 
 typedef void (*cfs_ckpt_done_fn)(void *arg, int err, const struct cfs_ckpt_manifest *manifest);
 

@@ -67,7 +67,6 @@ static void on_open(struct cfs_conn *conn)
 	}
 	nc->n = n;
 	nc->conn = conn;
-	nc->local = conn->net == n->p.local_net;
 	nc->refs = 1;
 	nc->shim.net = &n->shim_net;
 	nc->shim.user = nc;

@@ -49,8 +49,10 @@ void cfs_node_fail(struct cfs_node *n, int err, const char *why)
 
 static int listen_on(struct cfs_node *n, char *errbuf, size_t errlen)
 {
-	int rc = n->p.local_net->ops->listen(n->p.local_net, NODE_LOCAL_ADDR, &cfs_node_handler, n);
+	int rc = 0;
 
+	if (n->p.local_net)
+		rc = n->p.local_net->ops->listen(n->p.local_net, NODE_LOCAL_ADDR, &cfs_node_handler, n);
 	if (!rc)
 		rc = n->p.net->ops->listen(n->p.net, n->listen, &cfs_node_handler, n);
 	if (rc)
@@ -87,7 +89,10 @@ static void start_serving(struct cfs_node *n)
 		return;
 	}
 	cfs_ckpt_keep(n->ckpt, cfs_node_manifest(n, &m) ? NULL : &m);
-	rc = cfs_raft_log_start(n->raft, applied, &self, 1);
+	if (n->p.n_members)
+		rc = cfs_raft_log_start(n->raft, applied, n->p.members, n->p.n_members);
+	else
+		rc = cfs_raft_log_start(n->raft, applied, &self, 1);
 	if (n->phase != NODE_STARTING)
 		return;
 	if (rc) {
@@ -304,6 +309,7 @@ int cfs_node_create(const struct cfs_node_params *p, struct cfs_node **ret_node)
 		n->p.lease_ms = CFS_NODE_LEASE_MS;
 	n->born_ns = now(n);
 	cfs_list_init(&n->conns);
+	cfs_list_init(&n->ops);
 	cfs_node_conns_init(n);
 	n->listen = strdup(p->listen);
 	n->advertise = strdup(p->advertise ? p->advertise : p->listen);
@@ -379,6 +385,23 @@ void cfs_node_stop(struct cfs_node *n, void (*stopped)(void *arg))
 		cfs_peers_close(n->peers);
 	n->timer.fn = stop_poll;
 	cfs_timer_set(n->p.clock, &n->timer, now(n));
+}
+
+void cfs_node_abandon(struct cfs_node *n)
+{
+	if (!n)
+		return;
+	CFS_ASSERT(n->phase == NODE_STOPPING || n->phase == NODE_STOPPED);
+	n->stores_stopped = false;
+	n->stores_stopping = 0;
+	if (n->raft)
+		cfs_raft_log_abandon(n->raft);
+	if (n->ckpt)
+		cfs_ckpt_abandon(n->ckpt);
+	cfs_node_objects_abandon(n);
+	CFS_ASSERT(!cfs_node_busy(n));
+	n->phase = NODE_STOPPED;
+	cfs_node_destroy(n);
 }
 
 void cfs_node_destroy(struct cfs_node *n)

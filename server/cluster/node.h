@@ -17,6 +17,7 @@
 #include "net/net.h"
 
 struct cfs_node;
+struct cfs_raft_member;
 
 #define CFS_NODE_TARGETS_MAX	16u
 #define CFS_NODE_LEASE_MS	10000u
@@ -29,12 +30,18 @@ struct cfs_node_target {
 struct cfs_node_params {
 	struct cfs_clock *clock;
 	struct cfs_net *net;		/* borrowed; stays until after destroy */
-	struct cfs_net *local_net;	/* loopback */
+	struct cfs_net *local_net;	/* loopback, or NULL: the node talks to itself through net */
 	const char *listen;		/* host:port */
 	const char *advertise;		/* what others connect to: in the cluster map; NULL: as listen */
 	const char *state_dir;		/* exists, is ours */
 	const struct cfs_node_target *targets;
 	unsigned n_targets;
+	/*
+	 * The members of shard 0's Raft group when it is new, this node among them; ids are those of their first
+	 * targets plus one. None: this node alone. Later the log knows who they are. Borrowed until started()
+	 */
+	const struct cfs_raft_member *members;
+	unsigned n_members;
 	uint32_t lease_ms;		/* 0: CFS_NODE_LEASE_MS */
 	uint64_t checkpoint_bytes;	/* 0: 256 MiB */
 	/* serving: the node listens. err: it will not, and `why` is one line; stop and destroy it */
@@ -55,6 +62,12 @@ void cfs_node_stop(struct cfs_node *n, void (*stopped)(void *arg));
 const char *cfs_node_busy(const struct cfs_node *n);
 /* after stopped(): sync and close the state, close the stores cleanly. NULL is fine */
 void cfs_node_destroy(struct cfs_node *n);
+
+/*
+ * Instead of destroy, when the machine below is gone (the simulator's crash): after cfs_node_stop(), and after the end
+ * of its connections and jobs, frees the memory, whatever the stores still hold. NULL is fine
+ */
+void cfs_node_abandon(struct cfs_node *n);
 
 /* the STATUS document; malloc()ed text, or NULL */
 char *cfs_node_status(struct cfs_node *n);

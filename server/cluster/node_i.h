@@ -37,7 +37,6 @@ struct node_conn {
 	struct cfs_node *n;
 	struct cfs_conn *conn;		/* NULL: gone, and only objects under way hold this */
 	struct cfs_conn shim;
-	bool local;			/* through the loopback net */
 	bool ready, in_shard, closing;
 	uint32_t role;
 	uint64_t session;
@@ -82,6 +81,7 @@ struct cfs_node {
 	struct cfs_time log_time;	/* of the last entry applied */
 	struct cfs_list conns;
 	unsigned n_conns, n_ops;
+	struct cfs_list ops;		/* object requests under way */
 	struct cfs_net_ops shim_ops;
 	struct cfs_net shim_net;
 	struct cfs_timer timer;		/* starting, or stopping */
@@ -121,6 +121,7 @@ void cfs_node_reply_send(struct node_conn *nc, struct cfs_send *send);
 
 /* objects.c */
 void cfs_node_object(struct node_conn *nc, struct cfs_msg *msg);
+void cfs_node_objects_abandon(struct cfs_node *n);
 struct cfs_store *cfs_node_store(struct cfs_node *n, uint32_t target);
 
 /* purge.c */

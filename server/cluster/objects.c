@@ -12,6 +12,7 @@
 #include <string.h>
 
 struct obj_op {
+	struct cfs_list link;		/* in node.ops */
 	struct node_conn *nc;
 	struct cfs_store *store;
 	struct cfs_msg_hdr hdr;		/* of the request */
@@ -49,6 +50,7 @@ static struct obj_op *op_new(struct node_conn *nc, struct cfs_store *store, cons
 	op->store = store;
 	op->hdr = msg->hdr;
 	nc->refs++;
+	cfs_list_add_tail(&nc->n->ops, &op->link);
 	nc->n->n_ops++;
 	return op;
 }
@@ -57,10 +59,18 @@ static void op_free(struct obj_op *op)
 {
 	struct cfs_node *n = op->nc->n;
 
+	cfs_list_del(&op->link);
 	cfs_msg_free(op->msg);
 	cfs_node_conn_put(op->nc);
 	n->n_ops--;
 	free(op);
+}
+
+/* the stores will not answer any more */
+void cfs_node_objects_abandon(struct cfs_node *n)
+{
+	while (!cfs_list_empty(&n->ops))
+		op_free(cfs_list_first(&n->ops, struct obj_op, link));
 }
 
 /* ---- write ---------------------------------------------------------------------------------------------- */

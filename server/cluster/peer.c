@@ -200,7 +200,7 @@ static int say_hello(struct peer *p)
 static int ready(struct peer *p)
 {
 	struct cfs_peers *ps = p->ps;
-	bool local = !strcmp(p->addr, ps->local_addr);
+	bool local = ps->p.local_net && !strcmp(p->addr, ps->local_addr);
 	struct cfs_net *net = local ? ps->p.local_net : ps->p.net;
 	int rc;
 

@@ -24,7 +24,7 @@ struct cfs_peers;
 struct cfs_peers_params {
 	struct cfs_clock *clock;
 	struct cfs_net *net;
-	struct cfs_net *local_net;	/* where the node listens on local_addr, too */
+	struct cfs_net *local_net;	/* where the node listens on local_listen, too; NULL: no such shortcut */
 	const char *local_addr;		/* the node's own address in the cluster map */
 	const char *local_listen;	/* and on local_net */
 	uint8_t cluster[16];

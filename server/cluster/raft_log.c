@@ -211,6 +211,12 @@ bool cfs_raft_log_busy(const struct cfs_raft_log *l)
 	return l->writing;
 }
 
+void cfs_raft_log_abandon(struct cfs_raft_log *l)
+{
+	CFS_ASSERT(cfs_raft_dead(l));
+	l->writing = false;
+}
+
 /* ---- the step ---------------------------------------------------------------------------------------- */
 
 static void arm_timer(struct cfs_raft_log *l)

@@ -93,6 +93,8 @@ int cfs_raft_log_start(struct cfs_raft_log *l, uint64_t applied, const struct cf
 /* stop: no more events; poll cfs_raft_log_busy() until writes under way have come back, then destroy */
 void cfs_raft_log_stop(struct cfs_raft_log *l);
 bool cfs_raft_log_busy(const struct cfs_raft_log *l);
+/* after stop, when the journal will never answer: not busy any more */
+void cfs_raft_log_abandon(struct cfs_raft_log *l);
 
 /**
  * cfs_raft_log_propose() - append a command (copied). It comes back through apply().
