@@ -99,16 +99,52 @@ static void apply_rec(struct world *w, uint16_t op, uint64_t session, uint32_t s
 	apply(w, entry, n);
 }
 
+/* an object is committed by one request only: that is the client's part of the bargain */
+static void fresh_objects(struct world *w, uint8_t *body, size_t len)
+{
+	struct cfs_commit_item it;
+	struct cfs_extent e;
+	size_t pos = sizeof(struct cfs_commit_req);
+
+	while (pos + sizeof(it) <= len) {
+		memcpy(&it, body + pos, sizeof(it));
+		pos += sizeof(it) + (size_t)cfs_le32_to_cpu(it.inline_len);
+		for (uint32_t i = 0; i < cfs_le32_to_cpu(it.n_extents) && pos + sizeof(e) <= len; i++) {
+			memcpy(&e, body + pos, sizeof(e));
+			e.oid.seq = cfs_cpu_to_le64(w->index << 32 | (cfs_le64_to_cpu(e.oid.seq) & 7));
+			memcpy(body + pos, &e, sizeof(e));
+			pos += sizeof(e);
+		}
+	}
+}
+
+/* does a whole entry have a COMMIT record? Then its objects may be old ones: see above */
+static bool has_commit(const uint8_t *entry, size_t len)
+{
+	size_t pos = sizeof(struct cfs_log_hdr);
+	struct cfs_log_rec r;
+
+	while (pos + sizeof(r) <= len) {
+		memcpy(&r, entry + pos, sizeof(r));
+		if (cfs_le16_to_cpu(r.opcode) == CFS_OP_COMMIT)
+			return true;
+		pos += cfs_align_up(sizeof(r) + (uint64_t)cfs_le32_to_cpu(r.body_len) +
+				    8ull * cfs_le16_to_cpu(r.n_holders), 8);
+	}
+	return false;
+}
+
 static void step(struct world *w, uint8_t kind, uint8_t op, const uint8_t *body, size_t len)
 {
 	static struct cfs_footprint fp;
-	static uint8_t out[CFS_BODY_MAX];
+	static uint8_t out[CFS_BODY_MAX], commit[65536];
 	uint16_t opcode;
 	uint32_t n = 0;
 
 	switch (kind % 8) {
 	case 0:
-		apply(w, body, len);
+		if (!has_commit(body, len))
+			apply(w, body, len);
 		break;
 	case 1:
 		opcode = readings[op % CFS_ARRAY_SIZE(readings)];
@@ -117,6 +153,11 @@ static void step(struct world *w, uint8_t kind, uint8_t op, const uint8_t *body,
 		break;
 	default:
 		opcode = mutations[op % CFS_ARRAY_SIZE(mutations)];
+		if (opcode == CFS_OP_COMMIT) {
+			memcpy(commit, body, len);
+			fresh_objects(w, commit, len);
+			body = commit;
+		}
 		cfs_meta_footprint(w->m[0], opcode, body, (uint32_t)len, &fp);
 		apply_rec(w, opcode, opcode == CFS_OP_SESSION_OPEN ? 0 : 1000, 0, ++w->seq, body,
 			  len);

@@ -44,9 +44,7 @@ static int flush_one(struct cfs_tx *t, const struct cfs_oid *oid, int64_t delta,
 	if (rc && rc != ENOENT)
 		return rc;
 	old = rc ? live : (int64_t)cfs_le64_to_cpu(le);
-	new = old + delta;
-	if (old < 0 || new < 0)
-		return -EUCLEAN;
+	new = cfs_max(old + delta, (int64_t)0); /* less: see above, and the check finds it */
 	if (new > 1) {
 		le = cfs_cpu_to_le64((uint64_t)new);
 		return new == old ? 0 : cfs_ms_db_put(t, &k, &le, sizeof(le));

@@ -144,6 +144,29 @@ static void test_commit(void **arg)
 	state_stop(&s);
 }
 
+/* a client that commits an object twice, against the rule, may lose it, but nobody else suffers */
+static void test_object_twice(void **arg)
+{
+	const struct ext e = { .off = 0, .len = 100, .seq = 1 };
+	struct state s;
+	uint64_t f, g;
+
+	(void)arg;
+	state_start(&s);
+	f = state_file(&s, ROOT, "f");
+	g = state_file(&s, ROOT, "g");
+	assert_int_equal(state_commit(&s, f, 0, 0, &e, 1), 0);
+	/* at the same place it is no change at all */
+	assert_int_equal(state_commit(&s, f, 0, 0, &e, 1), 0);
+	assert_int_equal(state_stat(&s).dead_objects, 0);
+	state_check(&s);
+	assert_int_equal(state_commit(&s, g, 0, 0, &e, 1), 0);
+	assert_true(cfs_meta_check(s.m, false, NULL, NULL) > 0);
+	assert_int_equal(state_remove(&s, ROOT, "f", false), 0);
+	assert_int_equal(state_remove(&s, ROOT, "g", false), 0);
+	state_stop(&s);
+}
+
 static void test_inline(void **arg)
 {
 	struct state s;
@@ -571,7 +594,8 @@ static void test_model(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_commit),	  cmocka_unit_test(test_inline),
+		cmocka_unit_test(test_commit),	  cmocka_unit_test(test_object_twice),
+		cmocka_unit_test(test_inline),
 		cmocka_unit_test(test_fallocate), cmocka_unit_test(test_copy),
 		cmocka_unit_test(test_purge),	  cmocka_unit_test(test_model),
 	};
