@@ -264,7 +264,7 @@ _Static_assert(sizeof(struct cfs_cred) == 16, "cfs_cred");
 #define CFS_V_ATTR	2u	/* the attributes, ACLs and xattrs */
 #define CFS_V_DIRATTR	4u	/* MKNODE, LINK, UNLINK, RENAME: `dirattr` too */
 
-/* reply of LOOKUP (also with status ENOENT: then attr.ino is 0), MKNODE, LINK */
+/* reply of LOOKUP (also with status ENOENT: then attr.ino is 0; ESTALE: there is no such directory), MKNODE, LINK */
 struct cfs_entry_rep {		/* followed by inline data (regular files) or the symlink target */
 	struct cfs_attr attr;
 	cfs_le32 valid;		/* CFS_V_* */

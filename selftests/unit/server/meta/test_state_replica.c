@@ -11,6 +11,7 @@
 #include "base/rng.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <linux/fs.h>
 
 #define ROOT CFS_INO_ROOT
@@ -401,6 +402,70 @@ static void test_replicas(void **arg)
 	state_stop(&s);
 }
 
+/* checkpoints from a helper thread, while entries are applied and the map grows: each is a sound state */
+struct copier {
+	struct cfs_meta *m;
+	char dir[4][32];
+	int rc;
+};
+
+static void *copy_thread(void *arg)
+{
+	struct copier *c = arg;
+	char file[80];
+
+	for (unsigned i = 0; i < 4 && !c->rc; i++) {
+		int fd;
+
+		snprintf(file, sizeof(file), "%s/data.mdb", c->dir[i]);
+		fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		c->rc = fd < 0 ? -errno : cfs_meta_checkpoint(c->m, fd);
+		if (fd >= 0)
+			close(fd);
+		usleep(20000);
+	}
+	return NULL;
+}
+
+static void test_checkpoint_beside(void **arg)
+{
+	struct copier c = { .rc = 0 };
+	struct cfs_meta_stat before, st;
+	char big[4096], name[16];
+	struct cfs_meta *m;
+	struct state s;
+	pthread_t thread;
+
+	(void)arg;
+	memset(big, 'b', sizeof(big));
+	state_start(&s);
+	cfs_meta_close(s.m);
+	s.m = state_open_at(s.dir, 1 << 20);
+	before = state_stat(&s);
+	c.m = s.m;
+	for (unsigned i = 0; i < 4; i++) {
+		strcpy(c.dir[i], "/tmp/claudefs-state.XXXXXX");
+		assert_non_null(mkdtemp(c.dir[i]));
+	}
+	assert_int_equal(pthread_create(&thread, NULL, copy_thread, &c), 0);
+	for (unsigned i = 0; i < 4000; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		assert_int_equal(state_commit_inline(&s, state_file(&s, ROOT, name), big, sizeof(big)), 0);
+	}
+	pthread_join(thread, NULL);
+	assert_int_equal(c.rc, 0);
+	for (unsigned i = 0; i < 4; i++) {
+		m = state_open_at(c.dir[i], 1 << 20);
+		assert_int_equal(cfs_meta_check(m, false, state_print, NULL), 0);
+		assert_int_equal(cfs_meta_stat(m, &st), 0);
+		assert_true(st.applied_index >= before.applied_index);
+		before = st;
+		cfs_meta_close(m);
+		state_rmdir(c.dir[i]);
+	}
+	state_stop(&s);
+}
+
 static void test_open(void **arg)
 {
 	struct cfs_meta_params p = { .map_bytes = 1 << 20 };
@@ -533,7 +598,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model), cmocka_unit_test(test_replicas),
-		cmocka_unit_test(test_open),  cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_checkpoint_beside), cmocka_unit_test(test_open),
+		cmocka_unit_test(test_malformed),
 		cmocka_unit_test(test_batch),
 	};
 
