@@ -64,6 +64,7 @@ struct cfs_raft_log {
 	struct raft_contact contacts[CFS_RAFT_SERVERS_MAX];
 	unsigned n_contacts;
 	uint64_t echo_stamp;			/* of the last append entries received */
+	uint64_t back_logged_ns;
 
 	/* journal */
 	struct cfs_list jobs;			/* the first one is under way when `writing` */

@@ -146,6 +146,26 @@ static uint64_t message_term(const struct raft_message *m)
 	return m->type == RAFT_APPEND_ENTRIES ? m->append_entries.term : m->install_snapshot.term;
 }
 
+/*
+ * A member that rejects what it had acknowledged is either late with an old message or has lost its disk: libraft
+ * asserts that it cannot. The first is harmless; the second must leave the group and join it anew under another id.
+ */
+static bool went_back(struct cfs_raft_log *l, raft_id id, const struct raft_append_entries_result *r)
+{
+	uint64_t now = cfs_clock_boot_ns(l->clock);
+	raft_index match;
+
+	if (!r->rejected || r->term != l->term || raft_match_index(&l->raft, id, &match) ||
+	    (r->rejected > match && r->last_log_index >= match))
+		return false;
+	if (now - l->back_logged_ns > 10 * CFS_NSEC_PER_SEC || !l->back_logged_ns) {
+		cfs_warn("shard %" PRIu32 ": member %llu has no log entry %llu, but had acknowledged %llu: if it lost its "
+			 "target it must be replaced", l->group, id, r->rejected, match);
+		l->back_logged_ns = now;
+	}
+	return true;
+}
+
 int cfs_raft_log_receive(struct cfs_raft_log *l, const void *body, uint32_t body_len, const void *payload,
 			 uint32_t payload_len, const char **ret_why)
 {
@@ -181,6 +201,8 @@ int cfs_raft_log_receive(struct cfs_raft_log *l, const void *body, uint32_t body
 	} else if (in.m.type == RAFT_APPEND_ENTRIES_RESULT) {
 		if (l->leader && in.m.append_entries_result.term == l->term)
 			note_contact(l, in.m.server_id, in.stamp);
+		if (went_back(l, in.m.server_id, &in.m.append_entries_result))
+			goto drop;
 	} else if (in.m.type == RAFT_INSTALL_SNAPSHOT) {
 		l->echo_stamp = 0;
 		snprintf(l->install_from, sizeof(l->install_from), "%s", in.addr);

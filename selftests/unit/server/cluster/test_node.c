@@ -4,8 +4,8 @@
  * Proves of whole nodes (server/cluster/node.h), in the simulator's time, network and disks, with a client that asks
  * again, with the same slot and seq, until it is answered: whatever was answered is there after kills, power cuts and the
  * loss of the state directory, and was done exactly once; checkpoints are taken and used meanwhile; a stop is
- * clean at any moment; three members go on without one, agree in the end key by key, and bring back one
- * that lost everything by their leader's checkpoint.
+ * clean at any moment; three members go on without one, agree in the end key by key, bring back one
+ * that was away for long by their leader's checkpoint, and outlive one that lost its disk.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -241,7 +241,7 @@ static uint32_t call(uint16_t op, const void *body, uint32_t len)
 			on_retry();
 		cfs_sim_run(sim, cfs_sim_now(sim) + 50 * MS);
 	}
-	fail_msg("no answer for opcode %u", op);
+	fail_msg("no answer for opcode %u: %s, last status %u", op, cl.answered ? "answered" : "silent", cl.status);
 	return 0;
 }
 
@@ -509,10 +509,18 @@ static void three_members(void **state)
 	end();
 }
 
-/* one member is replaced by an empty machine: more log has gone by than the others keep */
-static void three_replace(void **state)
+static struct server *a_follower(void)
 {
-	struct server *late = NULL;
+	for (unsigned i = 0; i < 3; i++)
+		if (!cfs_node_is_leader(servers[i].node))
+			return &servers[i];
+	return NULL;
+}
+
+/* one member was away for so long that the others have let go of what it needs */
+static void three_install(void **state)
+{
+	struct server *late;
 	uint32_t n = 0;
 
 	(void)state;
@@ -523,10 +531,8 @@ static void three_replace(void **state)
 	open_session();
 	for (unsigned i = 0; i < 20; i++)
 		assert_int_equal(make(n++), 0);
-	for (unsigned i = 0; i < 3 && !late; i++)
-		if (!cfs_node_is_leader(servers[i].node))
-			late = &servers[i];
-	crash(late, CFS_SIM_POWER, true);
+	late = a_follower();
+	crash(late, CFS_SIM_KILL, false);
 	while (n < 5000)		/* entries behind a checkpoint are kept, 4096 of them */
 		assert_int_equal(make(n++), 0);
 	for (unsigned i = 0; i < 3; i++)
@@ -535,16 +541,44 @@ static void three_replace(void **state)
 	for (unsigned i = 0; i < 20; i++)
 		assert_int_equal(make(n++), 0);
 	cfs_sim_run(sim, cfs_sim_now(sim) + 2 * CFS_NSEC_PER_SEC);
-	format(late);			/* another disk */
 	start(late);
+	assert_int_equal(cfs_raft_log_snapshot(late->node->raft, &(const void *){ NULL }, &(uint32_t){ 0 }), 0);
 	agree();
 	assert_true(cfs_raft_log_snapshot(late->node->raft, &(const void *){ NULL }, &(uint32_t){ 0 }) > 4096);
-	/* and its own copy of that checkpoint is good: it starts from it, alone of its own disk */
+	/* its own copy of that checkpoint is good: it starts from it */
 	crash(late, CFS_SIM_POWER, true);
 	start(late);
 	assert_true(late->node->restore_ns > 0);
+	open_session();			/* the first one was silent for too long */
 	assert_int_equal(make(n++), 0);
 	agree();
+	end();
+}
+
+/* one member comes back with an empty disk and its old name: the others go on, and do not follow it into oblivion */
+static void three_forgetful(void **state)
+{
+	struct server *late;
+	uint32_t n = 0;
+
+	(void)state;
+	checkpoint_bytes = 200000;
+	begin(10, 3);
+	for (unsigned i = 0; i < 3; i++)
+		start(&servers[i]);
+	open_session();
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(make(n++), 0);
+	late = a_follower();
+	crash(late, CFS_SIM_POWER, true);
+	format(late);
+	start(late);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(make(n++), 0);
+	cfs_sim_run(sim, cfs_sim_now(sim) + 20 * CFS_NSEC_PER_SEC);
+	open_session();			/* the first one was silent for too long */
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(look(i), 0);
 	end();
 }
 
@@ -552,7 +586,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_node), cmocka_unit_test(stops), cmocka_unit_test(three_members),
-		cmocka_unit_test(three_replace),
+		cmocka_unit_test(three_install), cmocka_unit_test(three_forgetful),
 	};
 
 	cfs_log_set_level(CFS_LOG_ERR);
