@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define GRACE_DEAD_MS	60000u		/* objects outlive their files this long: somebody may be reading them */
 #define MAP_BYTES	(1ull << 30)	/* LMDB's first address space; it grows by itself */
 
 /* ---- the cluster map --------------------------------------------------------------------------------- */
@@ -282,7 +283,7 @@ int cfs_node_make_shard(struct cfs_node *n)
 {
 	struct cfs_shard_params p = {
 		.clock = n->p.clock, .meta = n->meta, .log_ops = &cfs_raft_log_ops, .log = n->raft,
-		.lease_ms = n->p.lease_ms, .space = space, .delete_objects = cfs_node_delete_objects, .arg = n,
+		.lease_ms = n->p.lease_ms, .grace_dead_ms = GRACE_DEAD_MS, .space = space, .delete_objects = cfs_node_delete_objects, .arg = n,
 	};
 
 	return cfs_shard_create(&p, &n->shard);

@@ -28,7 +28,7 @@ struct part {
 	struct cfs_peer_call call;
 	struct round *round;
 	uint32_t target;
-	uint8_t body[];
+	_Alignas(8) uint8_t body[];
 };
 
 struct node_purge {

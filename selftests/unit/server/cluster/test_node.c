@@ -430,6 +430,69 @@ static void stops(void **state)
 	end();
 }
 
+static void ignore(void *arg)
+{
+	(void)arg;
+}
+
+/* the objects of a file that is gone are deleted on their target, after the grace of dead objects */
+static void dead_objects(void **state)
+{
+	static uint8_t data[100000] __attribute__((aligned(4096)));
+	struct {
+		struct cfs_obj_write_req req;
+		cfs_le32 crcs[2];
+	} wr = { .req = { .len = cfs_cpu_to_le32(sizeof(data)) } };
+	struct {
+		struct cfs_commit_req req;
+		struct cfs_commit_item item;
+		struct cfs_extent ext;
+	} commit = { .req = { .n = cfs_cpu_to_le32(1) }, .item = { .n_extents = cfs_cpu_to_le32(1),
+		.size = cfs_cpu_to_le64(sizeof(data)) } };
+	struct {
+		struct cfs_unlink_req req;
+		char name[8];
+	} un = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT), .name_len = cfs_cpu_to_le32(5) }, .name = "file0" };
+	struct cfs_send send = { .payload = data, .payload_len = sizeof(data), .payload_done = ignore, .body = &wr,
+		.body_len = sizeof(wr) };
+	struct cfs_entry_rep entry;
+	struct cfs_store_stat st;
+	uint32_t crcs[2];
+
+	(void)state;
+	checkpoint_bytes = 0;
+	begin(21, 1);
+	start(&servers[0]);
+	open_session();
+	assert_int_equal(make(0), 0);
+	memcpy(&entry, cl.body, sizeof(entry));
+	cfs_payload_crcs(data, sizeof(data), crcs);
+	wr.crcs[0] = cfs_cpu_to_le32(crcs[0]);
+	wr.crcs[1] = cfs_cpu_to_le32(crcs[1]);
+	wr.req.oid = (struct cfs_oid){ .owner = cfs_cpu_to_le64(cl.session), .seq = cfs_cpu_to_le64(3ull << 48 | 1) };
+	cfs_hdr_init(&send.hdr, CFS_OP_OBJ_WRITE);
+	send.hdr.session = cfs_cpu_to_le64(cl.session);
+	send.hdr.tag = cfs_cpu_to_le64(++cl.tag);
+	cl.answered = false;
+	assert_int_equal(cfs_conn_send(cl.conn, &send), 0);
+	assert_true(cfs_sim_run_until(sim, cl_over, NULL, cfs_sim_now(sim) + 5 * CFS_NSEC_PER_SEC));
+	assert_true(cl.answered && cl.status == 0);
+	commit.item.ino = entry.attr.ino;
+	commit.ext = (struct cfs_extent){ .len = cfs_cpu_to_le32(sizeof(data)), .obj_len = cfs_cpu_to_le32(sizeof(data)),
+		.oid = wr.req.oid };
+	assert_int_equal(call(CFS_OP_COMMIT, &commit, sizeof(commit)), 0);
+	cfs_store_stat(servers[0].node->targets[0].store, &st);
+	assert_int_equal(st.objects, 1);
+	assert_int_equal(call(CFS_OP_UNLINK, &un, sizeof(un.req) + 5), 0);
+	cfs_sim_run(sim, cfs_sim_now(sim) + 30 * CFS_NSEC_PER_SEC);
+	cfs_store_stat(servers[0].node->targets[0].store, &st);
+	assert_int_equal(st.objects, 1);	/* readers may still be at it */
+	cfs_sim_run(sim, cfs_sim_now(sim) + 60 * CFS_NSEC_PER_SEC);
+	cfs_store_stat(servers[0].node->targets[0].store, &st);
+	assert_int_equal(st.objects, 0);
+	end();
+}
+
 /* ---- three members ------------------------------------------------------------------------------------------------- */
 
 static bool all_equal(void *arg)
@@ -585,7 +648,7 @@ static void three_forgetful(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(one_node), cmocka_unit_test(stops), cmocka_unit_test(three_members),
+		cmocka_unit_test(one_node), cmocka_unit_test(stops), cmocka_unit_test(dead_objects), cmocka_unit_test(three_members),
 		cmocka_unit_test(three_install), cmocka_unit_test(three_forgetful),
 	};
 
