@@ -64,12 +64,28 @@ static int call_raw(struct cfs_msg_hdr *hdr, const void *req, uint32_t req_len, 
 	return (int)cfs_le32_to_cpu(r.hdr.status);
 }
 
+/* our session lives while it is heard of */
+static void heartbeat(void)
+{
+	static uint64_t last_ns;
+	struct cfs_msg_hdr hdr;
+
+	if (!session || cfs_boot_ns() - last_ns < CFS_NSEC_PER_SEC / 4)
+		return;
+	last_ns = cfs_boot_ns();
+	cfs_hdr_init(&hdr, CFS_OP_HEARTBEAT);
+	hdr.session = cfs_cpu_to_le64(session);
+	call_raw(&hdr, NULL, 0, NULL, 0);	/* what it says, the next request will, too */
+}
+
 /* the same in our session, with a new seq when it mutates; waits while the leader waits for others */
 static int call(uint16_t op, const void *req, uint32_t req_len, const void *data, uint32_t data_len)
 {
 	struct cfs_msg_hdr hdr;
 	int status, tries = 0;
 
+	if (op != CFS_OP_SESSION_OPEN && op != CFS_OP_MAP && op != CFS_OP_STATUS)
+		heartbeat();
 	cfs_hdr_init(&hdr, op);
 	hdr.session = cfs_cpu_to_le64(session);
 	hdr.map_epoch = cfs_cpu_to_le64(map_epoch);
