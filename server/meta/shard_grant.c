@@ -102,8 +102,10 @@ static void reply_mknode(struct cfs_shard *s, struct shard_op *op, bool replay, 
 		if (lease && !cfs_meta_getattr(s->p.meta, ino, &now))
 			cfs_lease_grant(&s->leases, &op->sess->leases, ino, false, CFS_LEASE_NONE, true);
 	} else {
-		if (lease) /* nobody else has ever heard of this inode */
-			cfs_lease_grant(&s->leases, &op->sess->leases, ino, false, CFS_LEASE_EXCL, true);
+		/* nobody else has ever heard of this inode; but somebody may have guessed its number */
+		if (lease)
+			cfs_lease_grant(&s->leases, &op->sess->leases, ino, false,
+					keys_busy(s, ino, 0, op) || open_queued(s, ino) ? CFS_LEASE_NONE : CFS_LEASE_EXCL, true);
 		if (name && !(cfs_le32_to_cpu(req.flags) & CFS_MK_TMPFILE))
 			valid |= grant_name(s, op->sess, cfs_le64_to_cpu(req.dir), name,
 					    cfs_le32_to_cpu(req.name_len), op);
@@ -255,23 +257,21 @@ void grant_reply(struct cfs_shard *s, struct shard_op *op, bool replay, uint32_t
 	}
 }
 
-/* an inode has lost its last link: only who keeps it open still has anything to do with it */
+/*
+ * An inode has lost its last link. If nobody keeps it open it is gone, and so are the leases on it; else they stay as
+ * they are: who holds one still believes it, whatever it said about having the file open.
+ */
 void lease_gone(struct cfs_shard *s, struct shard_op *op, uint64_t ino)
 {
-	struct cfs_lease_obj *obj = cfs_lease_obj(&s->leases, ino);
+	struct cfs_lease_obj *obj = op->n_holders ? NULL : cfs_lease_obj(&s->leases, ino);
 	struct cfs_list *pos, *tmp;
 
 	if (!obj)
 		return;
 	cfs_list_for_each_safe(pos, tmp, &obj->holders) {
-		struct cfs_lease *l = cfs_list_entry(pos, struct cfs_lease, obj_link);
-		struct shard_sess *sess = cfs_container_of(l->owner, struct shard_sess, leases);
-		bool last = tmp == &obj->holders, keeps = false;
+		bool last = tmp == &obj->holders;
 
-		for (unsigned i = 0; i < op->n_holders && !keeps; i++)
-			keeps = op->holders[i] == sess->id;
-		if (!keeps)
-			cfs_lease_lower(&s->leases, l, CFS_LEASE_NONE, false);
+		cfs_lease_lower(&s->leases, cfs_list_entry(pos, struct cfs_lease, obj_link), CFS_LEASE_NONE, false);
 		if (last)
 			break; /* the object may be gone with its last record */
 	}
