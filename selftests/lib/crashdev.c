@@ -307,6 +307,11 @@ void cfs_crashdev_forget(struct cfs_crashdev *cd)
 	log_free(cd);
 }
 
+void cfs_crashdev_set_medium(struct cfs_crashdev *cd, const uint8_t *image)
+{
+	memcpy(cd->initial, image, cd->dev.info.size_bytes);
+}
+
 struct cfs_dev *cfs_crashdev_dev(struct cfs_crashdev *cd)
 {
 	return &cd->dev;

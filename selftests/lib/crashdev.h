@@ -23,6 +23,8 @@ struct cfs_clock *cfs_crashdev_clock(struct cfs_crashdev *cd);
 bool cfs_crashdev_turn(struct cfs_crashdev *cd);
 uint32_t cfs_crashdev_pending(const struct cfs_crashdev *cd);
 uint8_t *cfs_crashdev_bytes(struct cfs_crashdev *cd);	/* as read requests see them; may be changed */
+/* what the medium held at the beginning, where that differs from what reads have seen (a drive's cache) */
+void cfs_crashdev_set_medium(struct cfs_crashdev *cd, const uint8_t *image);
 /* do not record writes from now on (long runs) */
 void cfs_crashdev_forget(struct cfs_crashdev *cd);
 /* the next n requests of that kind fail with err */

@@ -105,7 +105,7 @@ static void check_data(struct check *c, uint32_t seg)
 		c->out->records++;
 		c->out->objects += r->type == CFS_REC_OBJECT;
 		c->out->bytes += (uint64_t)r->blocks * BLK;
-		if (r->ok)
+		if (r->ok || r->type == CFS_REC_SUMMARY)	/* the one that counts has been looked at */
 			continue;
 		rec = cfs_scan_get(&c->sc, r->block, 1);
 		if (rec && r->type == CFS_REC_OBJECT)

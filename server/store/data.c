@@ -266,8 +266,9 @@ static int encode_summary(struct cfs_store *st, struct cfs_oseg *os, bool sealed
 		return -ENOMEM;
 	rec = os->sum;
 	ents = (void *)(rec + 1);
+	/* before the flush at start is over, a segment that reads as free may still come back from its cache */
 	for (uint32_t i = 0; i < os->n_ents; i++)
-		if (os->ents[i].type == CFS_ENT_OBJECT || cfs_tomb_needed(st, &os->ents[i]))
+		if (os->ents[i].type == CFS_ENT_OBJECT || !st->settled || cfs_tomb_needed(st, &os->ents[i]))
 			ents[n++] = os->ents[i];
 	cfs_rec_init(rec, CFS_REC_SUMMARY, &id, os->head, sizeof(*rec), n * (uint32_t)sizeof(*ents));
 	rec->seq = cfs_cpu_to_le64(st->next_rec_seq++);

@@ -238,8 +238,6 @@ static int settle_record(struct opening *o, uint32_t seg, const struct cfs_scan_
 		memset(o->block, 0, BLK);
 		return st->dev->ops->write_sync(st->dev, cfs_seg_off(st, seg, r->block), o->block, BLK);
 	}
-	if (r->type == CFS_REC_SUMMARY)
-		return 0;
 	p = cfs_scan_get(&o->sc, r->block, r->blocks);
 	return p ? st->dev->ops->write_sync(st->dev, cfs_seg_off(st, seg, r->block), p, r->blocks * BLK) : o->sc.err;
 }
@@ -256,6 +254,9 @@ static int scan_rest(struct opening *o, struct unsealed *u, uint32_t from, bool 
 		const struct cfs_scan_rec *r = &list.rec[i];
 		bool acked = sealed || r->block < list.durable;
 
+		/* one that no footer names says nothing new, and the next is written in its place */
+		if (r->type == CFS_REC_SUMMARY)
+			continue;
 		u->head = cfs_max(u->head, r->block + (r->ok ? r->blocks : 1));
 		if (r->ok || acked)
 			rc = take_record(o, u, r);

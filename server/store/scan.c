@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/crc32c.h"
 #include "server/store/store_i.h"
 
 #define WINDOW	(1u << 20)	/* bytes read ahead, at least */
@@ -69,6 +70,25 @@ static int list_add(struct cfs_scan_list *list, const struct cfs_scan_rec *rec)
 	return 0;
 }
 
+/* a summary of a segment full of tombstones may be longer than the window */
+static bool summary_ok(struct cfs_scan *sc, const struct cfs_disk_rec *rec, uint32_t at)
+{
+	uint32_t blocks = cfs_le32_to_cpu(rec->blocks), want = cfs_le32_to_cpu(rec->body_crc), crc = 0;
+	uint64_t left = cfs_le32_to_cpu(rec->body_len);
+
+	for (uint32_t i = 0; i < blocks; i += WINDOW / BLK) {
+		uint32_t n = cfs_min(blocks - i, WINDOW / BLK), skip = i ? 0 : sizeof(*rec);
+		const uint8_t *p = cfs_scan_get(sc, at + i, n);
+		uint64_t len = cfs_min(left, (uint64_t)n * BLK - skip);
+
+		if (!p)
+			return false;
+		crc = cfs_crc32c(crc, p + skip, len);
+		left -= len;
+	}
+	return crc == want;
+}
+
 int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from, struct cfs_scan_list *list)
 {
 	for (uint32_t at = from; at < id->seg_blocks - 1;) {
@@ -83,12 +103,11 @@ int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t fro
 		r.blocks = cfs_le32_to_cpu(rec->blocks);
 		r.type = rec->type;
 		list->durable = cfs_max(list->durable, cfs_le64_to_cpu(rec->durable));
-		/* a summary of a segment full of tombstones may be longer than the window; its body is not needed */
-		if (r.type != CFS_REC_SUMMARY) {
+		if (r.type == CFS_REC_SUMMARY) {
+			r.ok = summary_ok(sc, rec, at);
+		} else {
 			rec = cfs_scan_get(sc, at, r.blocks);
 			r.ok = rec && cfs_rec_body_ok(rec);
-		} else {
-			r.ok = true;
 		}
 		rc = list_add(list, &r);
 		if (rc)
