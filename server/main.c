@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * main.c - claudefsd: options, configuration, signals and the service manager around one struct cfs_node.
+ * main.c - claudefsd: options, configuration, signals and the service manager around one struct
+ * cfs_node.
  *
- * The log goes to stderr; with a log file, descriptor 2 is that file, so that what libraries and sanitizers say
- * lands there, too, and SIGHUP replaces it in one step. Until the server serves, its errors are one line on
- * the stderr of whoever started it; with --daemon the parent prints that line.
+ * The log goes to stderr; with a log file, descriptor 2 is that file, so that what libraries and
+ * sanitizers say lands there, too, and SIGHUP replaces it in one step. Until the server serves, its
+ * errors are one line on the stderr of whoever started it; with --daemon the parent prints that
+ * line.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -95,7 +97,7 @@ CFS_PRINTF(2, 3) static int complain(struct server *s, const char *fmt, ...)
 	return EXIT_FAILED;
 }
 
-/* ---- the service manager: sd_notify(3)'s protocol ------------------------------------------------------------ */
+/* ---- the service manager: sd_notify(3)'s protocol -------------------------------------------- */
 
 static void notify(const char *state)
 {
@@ -138,7 +140,7 @@ static void watchdog_start(struct server *s)
 	on_watchdog(&s->watchdog);
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------------ */
+/* ---- options --------------------------------------------------------------------------------- */
 
 struct options {
 	bool check, daemon;
@@ -162,7 +164,8 @@ static const struct option long_options[] = {
 	{ "version", no_argument, NULL, 'V' },
 	{ 0 },
 };
-static const char *const option_keys[] = { "listen", "advertise", "target", "state_dir", "log_file", "log_level", "pid_file" };
+static const char *const option_keys[] = { "listen",   "advertise", "target",  "state_dir",
+					   "log_file", "log_level", "pid_file" };
 
 static int usage_error(void)
 {
@@ -200,7 +203,8 @@ static int read_options(struct server *s, int argc, char **argv, struct options 
 		if (c < OPT_KEY || c >= OPT_CHECK)
 			continue;
 		if (cfs_config_set(&s->config, option_keys[c - OPT_KEY], optarg, &why)) {
-			fprintf(stderr, "claudefsd: --%s %s: %s\n", long_options[c - OPT_KEY + 1].name, optarg, why);
+			fprintf(stderr, "claudefsd: --%s %s: %s\n",
+				long_options[c - OPT_KEY + 1].name, optarg, why);
 			return usage_error();
 		}
 	}
@@ -209,7 +213,7 @@ static int read_options(struct server *s, int argc, char **argv, struct options 
 	return -1;
 }
 
-/* ---- process ------------------------------------------------------------------------------------------------------- */
+/* ---- process --------------------------------------------------------------------------------- */
 
 static int open_log(const char *path)
 {
@@ -241,7 +245,8 @@ static int daemonize(struct server *s)
 		return -errno;
 	if (pid > 0) {
 		close(fds[1]);
-		while (got < sizeof(buf) - 1 && (n = read(fds[0], buf + got, sizeof(buf) - 1 - got)) > 0)
+		while (got < sizeof(buf) - 1 &&
+		       (n = read(fds[0], buf + got, sizeof(buf) - 1 - got)) > 0)
 			got += (size_t)n;
 		buf[got] = 0;
 		if (!strcmp(buf, "ok"))
@@ -249,7 +254,8 @@ static int daemonize(struct server *s)
 		if (got)
 			fputs(buf, stderr);
 		else if (waitpid(pid, &status, 0) == pid && WIFSIGNALED(status))
-			fprintf(stderr, "claudefsd: killed by signal %d while starting\n", WTERMSIG(status));
+			fprintf(stderr, "claudefsd: killed by signal %d while starting\n",
+				WTERMSIG(status));
 		else
 			fputs("claudefsd: ended while starting; see its log\n", stderr);
 		_exit(EXIT_FAILED);
@@ -324,7 +330,7 @@ static int write_pid(struct server *s)
 	return rc;
 }
 
-/* ---- the node -------------------------------------------------------------------------------------------------------- */
+/* ---- the node -------------------------------------------------------------------------------- */
 
 static void on_started(void *arg, int err, const char *why)
 {
@@ -361,8 +367,11 @@ static int open_targets(struct server *s)
 		if (!path)
 			continue;
 		rc = cfs_dev_block_open(s->loop, path, 0, &dev);
-		/* a server that was killed holds its target until the kernel has ended its requests */
-		for (unsigned tries = 0; rc == -EBUSY && tries < BUSY_TRIES && !want_stop; tries++) {
+		/*
+		 * a server that was killed holds its target until the kernel has ended its requests
+		 */
+		for (unsigned tries = 0; rc == -EBUSY && tries < BUSY_TRIES && !want_stop;
+		     tries++) {
 			usleep(BUSY_PAUSE_US);
 			rc = cfs_dev_block_open(s->loop, path, 0, &dev);
 		}
@@ -391,16 +400,24 @@ static int open_state_dir(struct server *s)
 static int start(struct server *s)
 {
 	struct cfs_node_params p = {
-		.listen = s->config.listen, .advertise = s->config.advertise, .state_dir = s->config.state_dir,
-		.targets = s->targets, .lease_ms = s->config.lease_ms, .checkpoint_bytes = s->config.checkpoint_bytes,
-		.started = on_started, .failed = on_failed, .arg = s,
+		.listen = s->config.listen,
+		.advertise = s->config.advertise,
+		.state_dir = s->config.state_dir,
+		.targets = s->targets,
+		.lease_ms = s->config.lease_ms,
+		.checkpoint_bytes = s->config.checkpoint_bytes,
+		.started = on_started,
+		.failed = on_failed,
+		.arg = s,
 	};
 	int rc;
 
 	rc = cfs_loop_create(RING_ENTRIES, &s->loop);
 	if (rc)
-		return complain(s, "cannot set up io_uring: %s%s", strerror(-rc), rc == -EPERM || rc == -ENOSYS ?
-				": the kernel or a sandbox forbids it" : "");
+		return complain(s, "cannot set up io_uring: %s%s", strerror(-rc),
+				rc == -EPERM || rc == -ENOSYS ?
+					": the kernel or a sandbox forbids it" :
+					"");
 	signal_loop = s->loop;
 	s->clock = cfs_loop_clock(s->loop);
 	rc = open_state_dir(s);
@@ -489,7 +506,8 @@ static void stop(struct server *s)
 		if (!s->stopped) {
 			const char *busy = cfs_node_busy(s->node);
 
-			cfs_err("not stopped after 10 s (%s): ending as after a crash", busy ? busy : "nothing is busy");
+			cfs_err("not stopped after 10 s (%s): ending as after a crash",
+				busy ? busy : "nothing is busy");
 			if (s->pid_written)
 				unlink(s->config.pid_file);
 			_exit(EXIT_FAILED);
@@ -579,7 +597,8 @@ int main(int argc, char **argv)
 	if (s.config.log_file) {
 		rc = open_log(s.config.log_file);
 		if (rc) {
-			dprintf(s.err_fd, "claudefsd: cannot open log file %s: %s\n", s.config.log_file, strerror(-rc));
+			dprintf(s.err_fd, "claudefsd: cannot open log file %s: %s\n",
+				s.config.log_file, strerror(-rc));
 			rc = EXIT_FAILED;
 			goto out;
 		}

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Fuzz target: decoding Raft messages from peers (server/cluster/raft_wire.h). First two bytes: length of the body. */
+/*
+ * Fuzz target: decoding Raft messages from peers (server/cluster/raft_wire.h). First two bytes:
+ * length of the body.
+ */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

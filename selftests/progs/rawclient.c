@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rawclient.c - speaks the wire protocol to a server without the client: for tests of the server by itself.
+ * rawclient.c - speaks the wire protocol to a server without the client: for tests of the server by
+ * itself.
  *
  *   rawclient ADDR write NAME BYTES SEED    a new session makes /NAME with that many pseudo-random bytes in objects
  *   rawclient ADDR check NAME BYTES SEED    looks it up, reads it back and compares; checks CRCs
@@ -48,7 +49,8 @@ CFS_NORETURN CFS_PRINTF(1, 2) static void die(const char *fmt, ...)
 }
 
 /* one request, one reply. The status, or -errno */
-static int call_raw(struct cfs_msg_hdr *hdr, const void *req, uint32_t req_len, const void *data, uint32_t data_len)
+static int call_raw(struct cfs_msg_hdr *hdr, const void *req, uint32_t req_len, const void *data,
+		    uint32_t data_len)
 {
 	struct cfs_rpc_reply r = { .body = body, .body_max = sizeof(body), .payload = payload,
 		.payload_max = CFS_PAYLOAD_MAX };
@@ -56,7 +58,8 @@ static int call_raw(struct cfs_msg_hdr *hdr, const void *req, uint32_t req_len, 
 	int rc;
 
 	hdr->tag = cfs_cpu_to_le64(++tag);
-	rc = cfs_rpc_call(conn, hdr, &iov, req_len ? 1 : 0, data, data_len, &r, -1, cfs_boot_ns() + WAIT_NS);
+	rc = cfs_rpc_call(conn, hdr, &iov, req_len ? 1 : 0, data, data_len, &r, -1,
+			  cfs_boot_ns() + WAIT_NS);
 	if (rc)
 		return rc;
 	body_len = r.body_len;
@@ -78,7 +81,9 @@ static void heartbeat(void)
 	call_raw(&hdr, NULL, 0, NULL, 0);	/* what it says, the next request will, too */
 }
 
-/* the same in our session, with a new seq when it mutates; waits while the leader waits for others */
+/*
+ * the same in our session, with a new seq when it mutates; waits while the leader waits for others
+ */
 static int call(uint16_t op, const void *req, uint32_t req_len, const void *data, uint32_t data_len)
 {
 	struct cfs_msg_hdr hdr;
@@ -118,7 +123,8 @@ static void open_session(void)
 	struct {
 		struct cfs_session_open_req req;
 		char name[9];
-	} open = { .req = { .slots = cfs_cpu_to_le32(4), .name_len = cfs_cpu_to_le32(9) }, .name = "rawclient" };
+	} open = { .req = { .slots = cfs_cpu_to_le32(4), .name_len = cfs_cpu_to_le32(9) },
+		   .name = "rawclient" };
 	struct cfs_session_open_rep rep;
 	struct cfs_map_rep map;
 	int rc = dial(CFS_ROLE_WORKER, 0);
@@ -152,7 +158,7 @@ static void close_session(void)
 	conn = NULL;
 }
 
-/* ---- files -------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static void fill(uint8_t *buf, uint64_t off, uint32_t len, uint64_t seed)
 {
@@ -171,7 +177,8 @@ static int mknode(const char *name, struct cfs_entry_rep *ret)
 	struct {
 		struct cfs_mknode_req req;
 		char name[CFS_NAME_MAX];
-	} mk = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT), .mode = cfs_cpu_to_le32(S_IFREG | 0644),
+	} mk = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT),
+			  .mode = cfs_cpu_to_le32(S_IFREG | 0644),
 			  .name_len = cfs_cpu_to_le32((uint32_t)strlen(name)) } };
 	int rc;
 
@@ -187,7 +194,8 @@ static int lookup(const char *name, struct cfs_entry_rep *ret)
 	struct {
 		struct cfs_lookup_req req;
 		char name[CFS_NAME_MAX];
-	} lk = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT), .name_len = cfs_cpu_to_le32((uint32_t)strlen(name)) } };
+	} lk = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT),
+			  .name_len = cfs_cpu_to_le32((uint32_t)strlen(name)) } };
 	int rc;
 
 	memcpy(lk.name, name, strlen(name));
@@ -202,13 +210,16 @@ static int obj_write(struct cfs_oid oid, uint32_t target, const uint8_t *data, u
 	struct {
 		struct cfs_obj_write_req req;
 		cfs_le32 crcs[CFS_OBJECT_CRCS];
-	} wr = { .req = { .oid = oid, .target = cfs_cpu_to_le32(target), .len = cfs_cpu_to_le32(len) } };
+	} wr = { .req = { .oid = oid,
+			  .target = cfs_cpu_to_le32(target),
+			  .len = cfs_cpu_to_le32(len) } };
 	uint32_t crcs[CFS_OBJECT_CRCS];
 
 	cfs_payload_crcs(data, len, crcs);
 	for (uint32_t i = 0; i < cfs_crc_blocks(len); i++)
 		wr.crcs[i] = cfs_cpu_to_le32(crcs[i]);
-	return call(CFS_OP_OBJ_WRITE, &wr, (uint32_t)(sizeof(wr.req) + cfs_crc_blocks(len) * sizeof(cfs_le32)), data, len);
+	return call(CFS_OP_OBJ_WRITE, &wr,
+		    (uint32_t)(sizeof(wr.req) + cfs_crc_blocks(len) * sizeof(cfs_le32)), data, len);
 }
 
 static void cmd_write(const char *name, uint64_t bytes, uint64_t seed)
@@ -240,13 +251,18 @@ static void cmd_write(const char *name, uint64_t bytes, uint64_t seed)
 		rc = obj_write(oid, 0, data, len);
 		if (rc)
 			die("OBJ_WRITE %u: %d", i, rc);
-		commit->ext[i] = (struct cfs_extent){ .file_off = cfs_cpu_to_le64(off), .len = cfs_cpu_to_le32(len), .oid = oid,
-			.obj_len = cfs_cpu_to_le32(len) };
+		commit->ext[i] = (struct cfs_extent){ .file_off = cfs_cpu_to_le64(off),
+						      .len = cfs_cpu_to_le32(len),
+						      .oid = oid,
+						      .obj_len = cfs_cpu_to_le32(len) };
 	}
 	commit->req.n = cfs_cpu_to_le32(1);
-	commit->item = (struct cfs_commit_item){ .ino = entry.attr.ino, .size = cfs_cpu_to_le64(bytes),
-		.n_extents = cfs_cpu_to_le32(n) };
-	rc = call(CFS_OP_COMMIT, commit, (uint32_t)(offsetof(__typeof__(*commit), ext) + n * sizeof(struct cfs_extent)), NULL, 0);
+	commit->item = (struct cfs_commit_item){ .ino = entry.attr.ino,
+						 .size = cfs_cpu_to_le64(bytes),
+						 .n_extents = cfs_cpu_to_le32(n) };
+	rc = call(CFS_OP_COMMIT, commit,
+		  (uint32_t)(offsetof(__typeof__(*commit), ext) + n * sizeof(struct cfs_extent)),
+		  NULL, 0);
 	if (rc || body_len < sizeof(struct cfs_commit_rep) + sizeof(result))
 		die("COMMIT: %d", rc);
 	memcpy(&result, body + sizeof(struct cfs_commit_rep), sizeof(result));
@@ -269,7 +285,8 @@ static void check_extent(const struct cfs_extent *e, uint64_t seed)
 	if (rc || body_len < sizeof(rep))
 		die("OBJ_READ: %d", rc);
 	memcpy(&rep, body, sizeof(rep));
-	if (payload_len != len || cfs_le32_to_cpu(rep.len) != len || cfs_le32_to_cpu(rep.obj_len) != len || rep.off)
+	if (payload_len != len || cfs_le32_to_cpu(rep.len) != len ||
+	    cfs_le32_to_cpu(rep.obj_len) != len || rep.off)
 		die("OBJ_READ: %u bytes, not %u", payload_len, len);
 	if (body_len != sizeof(rep) + cfs_crc_blocks(len) * sizeof(cfs_le32))
 		die("OBJ_READ: a body of %u bytes", body_len);
@@ -279,7 +296,8 @@ static void check_extent(const struct cfs_extent *e, uint64_t seed)
 		die("OBJ_READ: checksum");
 	fill(want, cfs_le64_to_cpu(e->file_off), len, seed);
 	if (memcmp(want, payload, len))
-		die("the bytes at %llu are not what was written", (unsigned long long)cfs_le64_to_cpu(e->file_off));
+		die("the bytes at %llu are not what was written",
+		    (unsigned long long)cfs_le64_to_cpu(e->file_off));
 }
 
 static void cmd_check(const char *name, uint64_t bytes, uint64_t seed)
@@ -297,7 +315,8 @@ static void cmd_check(const char *name, uint64_t bytes, uint64_t seed)
 	if (rc)
 		die("LOOKUP %s: %d", name, rc);
 	if (cfs_le64_to_cpu(entry.attr.size) != bytes)
-		die("%s has %llu bytes, not %llu", name, (unsigned long long)cfs_le64_to_cpu(entry.attr.size),
+		die("%s has %llu bytes, not %llu", name,
+		    (unsigned long long)cfs_le64_to_cpu(entry.attr.size),
 		    (unsigned long long)bytes);
 	open.ino = entry.attr.ino;
 	open.want = cfs_cpu_to_le32(CFS_LEASE_SHARED);
@@ -315,7 +334,8 @@ static void cmd_check(const char *name, uint64_t bytes, uint64_t seed)
 		seen += cfs_le32_to_cpu(ext[i].len);
 	}
 	if (seen != bytes)
-		die("the extents hold %llu bytes, not %llu", (unsigned long long)seen, (unsigned long long)bytes);
+		die("the extents hold %llu bytes, not %llu", (unsigned long long)seen,
+		    (unsigned long long)bytes);
 	free(ext);
 	close_session();
 }
@@ -366,7 +386,8 @@ static void cmd_rm(const char *name)
 	struct {
 		struct cfs_unlink_req req;
 		char name[CFS_NAME_MAX];
-	} un = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT), .name_len = cfs_cpu_to_le32((uint32_t)strlen(name)) } };
+	} un = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT),
+			  .name_len = cfs_cpu_to_le32((uint32_t)strlen(name)) } };
 	int rc;
 
 	memcpy(un.name, name, strlen(name));
@@ -400,14 +421,15 @@ static void cmd_map(void)
 	if (rc || body_len < sizeof(map))
 		die("MAP: %d", rc);
 	memcpy(&map, body, sizeof(map));
-	printf("epoch %llu pgs %u\n", (unsigned long long)cfs_le64_to_cpu(map.epoch), cfs_le32_to_cpu(map.n_pgs));
+	printf("epoch %llu pgs %u\n", (unsigned long long)cfs_le64_to_cpu(map.epoch),
+	       cfs_le32_to_cpu(map.n_pgs));
 	for (uint32_t i = 0; i < cfs_le32_to_cpu(map.n_targets); i++) {
 		memcpy(&t, body + sizeof(map) + i * sizeof(t), sizeof(t));
 		printf("target %u %s\n", cfs_le32_to_cpu(t.id), t.addr);
 	}
 }
 
-/* ---- what must be refused ---------------------------------------------------------------------------------- */
+/* ---- what must be refused -------------------------------------------------------------------- */
 
 static unsigned tests;
 
@@ -421,10 +443,13 @@ static void is(int got, int want, const char *what)
 }
 
 /* a HELLO of our making; the status, or -errno */
-static int odd_hello(uint32_t min, uint32_t max, uint64_t features, uint8_t cluster, uint32_t role, uint32_t len)
+static int odd_hello(uint32_t min, uint32_t max, uint64_t features, uint8_t cluster, uint32_t role,
+		     uint32_t len)
 {
-	struct cfs_hello_req req = { .version_min = cfs_cpu_to_le32(min), .version_max = cfs_cpu_to_le32(max),
-		.features = cfs_cpu_to_le64(features), .role = cfs_cpu_to_le32(role) };
+	struct cfs_hello_req req = { .version_min = cfs_cpu_to_le32(min),
+				     .version_max = cfs_cpu_to_le32(max),
+				     .features = cfs_cpu_to_le64(features),
+				     .role = cfs_cpu_to_le32(role) };
 	struct cfs_msg_hdr hdr;
 	int rc;
 
@@ -457,10 +482,17 @@ static void too_many(void)
 	struct cfs_msg_hdr hdr;
 	int rc = 0;
 
-	/* LOOKUPs fill no credits, they are answered at once; blocking locks stay, all but the first */
+	/*
+	 * LOOKUPs fill no credits, they are answered at once; blocking locks stay, all but the
+	 * first
+	 */
 	for (unsigned i = 0; i < 200 && !rc; i++) {
-		struct cfs_lock_req req = { .ino = cfs_cpu_to_le64(CFS_INO_ROOT), .owner = cfs_cpu_to_le64(i + 1),
-			.end = cfs_cpu_to_le64(INT64_MAX), .space = CFS_LOCK_FLOCK, .kind = CFS_LOCK_WRITE, .wait = 1 };
+		struct cfs_lock_req req = { .ino = cfs_cpu_to_le64(CFS_INO_ROOT),
+					    .owner = cfs_cpu_to_le64(i + 1),
+					    .end = cfs_cpu_to_le64(INT64_MAX),
+					    .space = CFS_LOCK_FLOCK,
+					    .kind = CFS_LOCK_WRITE,
+					    .wait = 1 };
 		struct iovec iov = { .iov_base = &req, .iov_len = sizeof(req) };
 
 		cfs_hdr_init(&hdr, CFS_OP_LOCK);
@@ -478,7 +510,8 @@ static void many_slots_session(void)
 	struct cfs_session_open_req req = { .slots = cfs_cpu_to_le32(256) };
 	struct cfs_session_open_rep rep;
 
-	if (dial(CFS_ROLE_WORKER, 0) || getrandom(req.nonce, sizeof(req.nonce), 0) != sizeof(req.nonce) ||
+	if (dial(CFS_ROLE_WORKER, 0) ||
+	    getrandom(req.nonce, sizeof(req.nonce), 0) != sizeof(req.nonce) ||
 	    call(CFS_OP_SESSION_OPEN, &req, sizeof(req), NULL, 0))
 		die("SESSION_OPEN");
 	memcpy(&rep, body, sizeof(rep));
@@ -490,7 +523,8 @@ static void many_slots_session(void)
 static void objects_refused(void)
 {
 	struct cfs_oid oid = { .owner = cfs_cpu_to_le64(session), .seq = cfs_cpu_to_le64(77) };
-	struct cfs_oid other = { .owner = cfs_cpu_to_le64(session + 1), .seq = cfs_cpu_to_le64(77) };
+	struct cfs_oid other = { .owner = cfs_cpu_to_le64(session + 1),
+				 .seq = cfs_cpu_to_le64(77) };
 	struct cfs_obj_read_req rd = { .oid = oid, .len = cfs_cpu_to_le32(4096) };
 	struct {
 		struct cfs_obj_delete_req req;
@@ -506,10 +540,14 @@ static void objects_refused(void)
 	rd.target = 0;
 	rd.len = cfs_cpu_to_le32(CFS_OBJECT_MAX);
 	rd.off = cfs_cpu_to_le32(1);
-	is(call(CFS_OP_OBJ_READ, &rd, sizeof(rd), NULL, 0), CFS_E_PROTO, "a read beyond the largest object");
-	is(obj_write(other, 0, data, sizeof(data)), CFS_E_PROTO, "an object in another session's name");
+	is(call(CFS_OP_OBJ_READ, &rd, sizeof(rd), NULL, 0), CFS_E_PROTO,
+	   "a read beyond the largest object");
+	is(obj_write(other, 0, data, sizeof(data)), CFS_E_PROTO,
+	   "an object in another session's name");
 	session = mine + 1000;
-	is(obj_write((struct cfs_oid){ .owner = cfs_cpu_to_le64(session), .seq = cfs_cpu_to_le64(1) }, 0, data, sizeof(data)),
+	is(obj_write((struct cfs_oid){ .owner = cfs_cpu_to_le64(session),
+				       .seq = cfs_cpu_to_le64(1) },
+		     0, data, sizeof(data)),
 	   CFS_E_BADSESSION, "an object of a session that is not");
 	session = mine;
 	is(obj_write(oid, 0, data, sizeof(data)), 0, "an object");
@@ -518,30 +556,37 @@ static void objects_refused(void)
 	is(obj_write(oid, 0, data, sizeof(data)), EEXIST, "other bytes under its name");
 	data[5000] = 0;
 	map_epoch--;
-	is(map_epoch ? call(CFS_OP_OBJ_READ, &rd, sizeof(rd), NULL, 0) == CFS_E_MAPEPOCH : 1, 1, "an old map");
+	is(map_epoch ? call(CFS_OP_OBJ_READ, &rd, sizeof(rd), NULL, 0) == CFS_E_MAPEPOCH : 1, 1,
+	   "an old map");
 	map_epoch++;
 	del.oid = other;
-	is(call(CFS_OP_OBJ_DELETE, &del, sizeof(del), NULL, 0), EPERM, "deleting another session's object");
+	is(call(CFS_OP_OBJ_DELETE, &del, sizeof(del), NULL, 0), EPERM,
+	   "deleting another session's object");
 	is(call(CFS_OP_OBJ_LIST, &list, sizeof(list), NULL, 0), 0, "listing objects");
-	is(body_len >= sizeof(struct cfs_obj_list_rep) + sizeof(struct cfs_obj_list_entry), 1, "finds ours");
+	is(body_len >= sizeof(struct cfs_obj_list_rep) + sizeof(struct cfs_obj_list_entry), 1,
+	   "finds ours");
 	del.oid = oid;
 	is(call(CFS_OP_OBJ_DELETE, &del, sizeof(del), NULL, 0), 0, "deleting our own");
 	rd = (struct cfs_obj_read_req){ .oid = oid, .len = cfs_cpu_to_le32(4096) };
 	is(call(CFS_OP_OBJ_READ, &rd, sizeof(rd), NULL, 0), CFS_E_NOOBJECT, "it is gone");
 	is(call(CFS_OP_OBJ_DELETE, &del, sizeof(del), NULL, 0), 0, "deleting it again");
 	list.max = cfs_cpu_to_le32(CFS_OBJ_LIST_MAX + 1);
-	is(call(CFS_OP_OBJ_LIST, &list, sizeof(list), NULL, 0), CFS_E_PROTO, "a list longer than allowed");
+	is(call(CFS_OP_OBJ_LIST, &list, sizeof(list), NULL, 0), CFS_E_PROTO,
+	   "a list longer than allowed");
 	del.req.n = cfs_cpu_to_le32(2);
-	is(call(CFS_OP_OBJ_DELETE, &del, sizeof(del), NULL, 0), CFS_E_PROTO, "a list shorter than it says");
+	is(call(CFS_OP_OBJ_DELETE, &del, sizeof(del), NULL, 0), CFS_E_PROTO,
+	   "a list shorter than it says");
 	is(call(CFS_OP_OBJ_READ, &rd, sizeof(rd) - 1, NULL, 0), CFS_E_PROTO, "a short body");
-	is(call(CFS_OP_OBJ_LIST, &list, sizeof(list), data, 4096), CFS_E_PROTO, "a payload where there is none");
+	is(call(CFS_OP_OBJ_LIST, &list, sizeof(list), data, 4096), CFS_E_PROTO,
+	   "a payload where there is none");
 }
 
 static void cmd_protocol(void)
 {
 	struct cfs_msg_hdr hdr;
 
-	is(odd_hello(2, 3, 0, 0, CFS_ROLE_ADMIN, 40), CFS_E_VERSION, "HELLO with newer versions only");
+	is(odd_hello(2, 3, 0, 0, CFS_ROLE_ADMIN, 40), CFS_E_VERSION,
+	   "HELLO with newer versions only");
 	is(closed(5 * CFS_NSEC_PER_SEC), 1, "ends the connection");
 	is(odd_hello(0, 1, 0, 0, CFS_ROLE_ADMIN, 40), 0, "HELLO with a range of versions");
 	is(odd_hello(1, 1, 0, 0xee, CFS_ROLE_ADMIN, 40), CFS_E_CLUSTER, "HELLO of another cluster");

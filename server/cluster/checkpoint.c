@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * checkpoint.c - see checkpoint.h. One object is under way at a time, which also keeps checkpoints out of the way of
- * requests. Each step ends in a helper thread's or the store's completion, and next() begins the following one.
+ * checkpoint.c - see checkpoint.h. One object is under way at a time, which also keeps checkpoints
+ * out of the way of requests. Each step ends in a helper thread's or the store's completion, and
+ * next() begins the following one.
  */
 #include "server/cluster/checkpoint.h"
 
@@ -35,7 +36,7 @@ struct cfs_ckpt {
 	struct cfs_meta *meta;
 	struct cfs_ckpt_manifest from, to;	/* read, and made */
 	char addr[64];
-	cfs_ckpt_fetch_fn fetch;		/* not NULL: objects come from elsewhere, and are stored here */
+	cfs_ckpt_fetch_fn fetch; /* not NULL: objects come from elsewhere, and are stored here */
 	int fd;
 	/* the piece under way */
 	uint64_t off, total;
@@ -177,7 +178,7 @@ static void finish(struct cfs_ckpt *ck, int err)
 	done(ck->p.arg, err, err ? NULL : &ck->to);
 }
 
-/* ---- on the helper thread ----------------------------------------------------------------------------- */
+/* ---- on the helper thread -------------------------------------------------------------------- */
 
 static int copy_out(struct cfs_ckpt *ck)
 {
@@ -258,9 +259,10 @@ static void offload(struct cfs_ckpt *ck, int what, void (*done)(void *arg))
 		finish(ck, rc);
 }
 
-/* ---- one piece after the other --------------------------------------------------------------------------- */
+/* ---- one piece after the other --------------------------------------------------------------- */
 
-static void piece_oid(const struct cfs_ckpt *ck, const struct cfs_ckpt_manifest *m, struct cfs_oid *ret)
+static void piece_oid(const struct cfs_ckpt *ck, const struct cfs_ckpt_manifest *m,
+		      struct cfs_oid *ret)
 {
 	ret->owner = cfs_cpu_to_le64(CFS_OID_OWNER_META);
 	ret->seq = cfs_cpu_to_le64(cfs_le64_to_cpu(m->first_seq) + ck->off / CFS_OBJECT_MAX);
@@ -329,7 +331,8 @@ static void loaded(struct cfs_store_read *r, int err)
 		cfs_store_read_release(ck->p.store, r);
 	if (err || ck->cancel) {
 		if (err)
-			cfs_err("checkpoint object %" PRIu64 ":%" PRIu64 " of shard %" PRIu32 ": %s",
+			cfs_err("checkpoint object %" PRIu64 ":%" PRIu64 " of shard %" PRIu32
+				": %s",
 				cfs_le64_to_cpu(oid->owner), cfs_le64_to_cpu(oid->seq), ck->p.shard,
 				err == -ENOENT ? "missing" : strerror(-err));
 		finish(ck, err ? err : -ECANCELED);
@@ -368,7 +371,8 @@ static void next(struct cfs_ckpt *ck)
 		if (ck->what == TAKE) {
 			offload(ck, WORK_READ, piece_done);
 		} else if (ck->fetch) {
-			ck->fetch(ck->p.arg, ck, ck->addr, cfs_le32_to_cpu(ck->from.target), &oid, ck->len);
+			ck->fetch(ck->p.arg, ck, ck->addr, cfs_le32_to_cpu(ck->from.target), &oid,
+				  ck->len);
 		} else {
 			memset(&ck->rd, 0, sizeof(ck->rd));
 			ck->rd.oid = oid;
@@ -383,15 +387,18 @@ static void next(struct cfs_ckpt *ck)
 	if (ck->what == TAKE) {
 		finish(ck, 0);
 	} else if (ck->crc != cfs_le32_to_cpu(ck->from.crc)) {
-		cfs_err("checkpoint of shard %" PRIu32 ": the state does not match its checksum", ck->p.shard);
+		cfs_err("checkpoint of shard %" PRIu32 ": the state does not match its checksum",
+			ck->p.shard);
 		finish(ck, -EBADMSG);
 	} else {
 		offload(ck, WORK_SYNC, synced);
 	}
 }
 
-/* what both begin with. The objects of a new checkpoint have names that were never used: a random 32-bit number and 16
- * bits of counter, below the 16 bits that name a placement group */
+/*
+ * What both begin with. The objects of a new checkpoint have names that were never used: a random
+ * 32-bit number and 16 bits of counter, below the 16 bits that name a placement group.
+ */
 static int begin(struct cfs_ckpt *ck, enum what what, cfs_ckpt_done_fn done)
 {
 	uint64_t random;
@@ -452,8 +459,8 @@ void cfs_ckpt_take(struct cfs_ckpt *ck, struct cfs_meta *meta, cfs_ckpt_done_fn 
 		offload(ck, WORK_COPY, copied);
 }
 
-void cfs_ckpt_restore(struct cfs_ckpt *ck, const struct cfs_ckpt_manifest *manifest, const char *addr,
-		      cfs_ckpt_fetch_fn fetch, cfs_ckpt_done_fn done)
+void cfs_ckpt_restore(struct cfs_ckpt *ck, const struct cfs_ckpt_manifest *manifest,
+		      const char *addr, cfs_ckpt_fetch_fn fetch, cfs_ckpt_done_fn done)
 {
 	char path[PATH_MAX];
 	int rc = begin(ck, RESTORE, done);
@@ -500,7 +507,7 @@ int cfs_ckpt_swap(struct cfs_ckpt *ck)
 	return rc;
 }
 
-/* ---- deleting what no manifest names --------------------------------------------------------------------------- */
+/* ---- deleting what no manifest names --------------------------------------------------------- */
 
 static bool wanted(const struct cfs_ckpt *ck, uint64_t seq)
 {
@@ -525,7 +532,8 @@ static void cleaned(struct cfs_store_delete *d, int err)
 
 	ck->deleting = false;
 	if (err)
-		cfs_warn("cannot delete old checkpoint objects of shard %" PRIu32 ": %s", ck->p.shard, strerror(-err));
+		cfs_warn("cannot delete old checkpoint objects of shard %" PRIu32 ": %s",
+			 ck->p.shard, strerror(-err));
 	if (ck->cleaning && !err)
 		clean_later(ck);
 	else
@@ -559,7 +567,8 @@ static void clean_step(struct cfs_timer *t)
 		delete(ck, n);
 		return;
 	}
-	got = ck->scan ? cfs_store_list(ck->p.store, &ck->cursor, ck->oids, ck->lens, CLEAN_BATCH) : 0;
+	got = ck->scan ? cfs_store_list(ck->p.store, &ck->cursor, ck->oids, ck->lens, CLEAN_BATCH) :
+			 0;
 	if (got <= 0) {
 		ck->cleaning = ck->scan = false;
 		return;

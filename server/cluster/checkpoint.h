@@ -2,10 +2,11 @@
 /*
  * checkpoint.h - copies of a shard's state in the store, and the way back.
  *
- * A checkpoint is a consistent copy of the LMDB file, cut into objects of 4 MiB (owner CFS_OID_OWNER_META) and
- * named by a manifest (below, format version 1) that Raft keeps as its snapshot. The live LMDB file is
- * a cache (see cfs_meta_open()): what cannot be trusted is made anew from checkpoint and log. Blocking work
- * (copying LMDB, reading and writing plain files) runs on the clock's helper threads, a piece at a time.
+ * A checkpoint is a consistent copy of the LMDB file, cut into objects of 4 MiB (owner
+ * CFS_OID_OWNER_META) and named by a manifest (below, format version 1) that Raft keeps as its
+ * snapshot. The live LMDB file is a cache (see cfs_meta_open()): what cannot be trusted is made
+ * anew from checkpoint and log. Blocking work (copying LMDB, reading and writing plain files) runs
+ * on the clock's helper threads, a piece at a time.
  */
 #ifndef CFS_SERVER_CLUSTER_CHECKPOINT_H
 #define CFS_SERVER_CLUSTER_CHECKPOINT_H
@@ -17,7 +18,7 @@
 #include "server/meta/meta.h"
 #include "server/store/store.h"
 
-/* ---- manifest ----------------------------------------------------------------------------------- */
+/* ---- manifest -------------------------------------------------------------------------------- */
 
 #define CFS_CKPT_MAGIC		0x4b504343u	/* "CCPK" */
 #define CFS_CKPT_VERSION	1u
@@ -30,7 +31,7 @@ struct cfs_ckpt_manifest {
 	cfs_le32 target;	/* that holds the objects */
 	uint8_t  cluster[16];
 	cfs_le64 first_seq;	/* object i is (CFS_OID_OWNER_META, first_seq + i) */
-	cfs_le64 total;		/* bytes of the file; all objects but the last have CFS_OBJECT_MAX */
+	cfs_le64 total; /* bytes of the file; all objects but the last have CFS_OBJECT_MAX */
 	cfs_le32 crc;		/* crc32c of the file */
 	cfs_le32 pad2;
 };
@@ -41,7 +42,7 @@ _Static_assert(sizeof(struct cfs_ckpt_manifest) == 56, "cfs_ckpt_manifest");
 int cfs_ckpt_manifest_check(const void *buf, size_t len, const uint8_t *cluster, uint32_t shard,
 			    struct cfs_ckpt_manifest *ret, const char **ret_why);
 
-/* ---- making, fetching, deleting ------------------------------------------------------------------- */
+/* ---- making, fetching, deleting -------------------------------------------------------------- */
 
 struct cfs_ckpt;
 
@@ -71,8 +72,8 @@ typedef void (*cfs_ckpt_done_fn)(void *arg, int err, const struct cfs_ckpt_manif
 void cfs_ckpt_take(struct cfs_ckpt *ck, struct cfs_meta *meta, cfs_ckpt_done_fn done);
 
 /*
- * Where the objects of another member's checkpoint come from: read one whole object of `target` at `addr` and
- * call cfs_ckpt_fetched(), with data that stays until then.
+ * Where the objects of another member's checkpoint come from: read one whole object of `target` at
+ * `addr` and call cfs_ckpt_fetched(), with data that stays until then.
  */
 typedef void (*cfs_ckpt_fetch_fn)(void *arg, struct cfs_ckpt *ck, const char *addr, uint32_t target,
 				  const struct cfs_oid *oid, uint32_t len);
@@ -83,14 +84,14 @@ void cfs_ckpt_fetched(struct cfs_ckpt *ck, int err, const void *data, uint32_t l
  * @fetch: NULL: the objects are in our store; else another member's: they are copied into it, too
  * @done: with a manifest of our own objects; cfs_ckpt_swap() makes the file the live one
  */
-void cfs_ckpt_restore(struct cfs_ckpt *ck, const struct cfs_ckpt_manifest *manifest, const char *addr,
-		      cfs_ckpt_fetch_fn fetch, cfs_ckpt_done_fn done);
+void cfs_ckpt_restore(struct cfs_ckpt *ck, const struct cfs_ckpt_manifest *manifest,
+		      const char *addr, cfs_ckpt_fetch_fn fetch, cfs_ckpt_done_fn done);
 /* blocking, short: the restored file replaces the live one, which nobody has open. 0 or -errno */
 int cfs_ckpt_swap(struct cfs_ckpt *ck);
 
 /*
- * These are the objects to keep (NULL: none); others are deleted in the background: the first time every checkpoint
- * object in the store, later the ones that were to be kept before.
+ * These are the objects to keep (NULL: none); others are deleted in the background: the first time
+ * every checkpoint object in the store, later the ones that were to be kept before.
  */
 void cfs_ckpt_keep(struct cfs_ckpt *ck, const struct cfs_ckpt_manifest *keep);
 

@@ -47,7 +47,7 @@ void cfs_config_free(struct cfs_config *c)
 	memset(c, 0, sizeof(*c));
 }
 
-/* ---- values: each returns NULL, or what is wrong ------------------------------------------------------- */
+/* ---- values: each returns NULL, or what is wrong --------------------------------------------- */
 
 static const char *set_text(char **dst, const char *value)
 {
@@ -78,7 +78,8 @@ static const char *set_addr(char **dst, const char *value)
 
 	if (!colon || colon == value || !isdigit((unsigned char)colon[1]))
 		return "an address is host:port or [v6]:port";
-	if (value[0] == '[' ? colon[-1] != ']' : memchr(value, ':', (size_t)(colon - value)) != NULL)
+	if (value[0] == '[' ? colon[-1] != ']' :
+			      memchr(value, ':', (size_t)(colon - value)) != NULL)
 		return "an address is host:port or [v6]:port";
 	port = strtol(colon + 1, &end, 10);
 	if (*end || port < 0 || port > 65535)
@@ -92,7 +93,8 @@ static const char *set_addr(char **dst, const char *value)
 }
 
 /* a number, with K, M, G for powers of 1024 where `size` */
-static const char *set_number(uint64_t *dst, const char *value, uint64_t min, uint64_t max, bool size)
+static const char *set_number(uint64_t *dst, const char *value, uint64_t min, uint64_t max,
+			      bool size)
 {
 	static char why[96];
 	uint64_t v, unit = 1;
@@ -122,7 +124,10 @@ static const char *set_level(enum cfs_log_level *dst, const char *value)
 		const char *name;
 		enum cfs_log_level level;
 	} levels[] = {
-		{ "error", CFS_LOG_ERR }, { "warning", CFS_LOG_WARN }, { "info", CFS_LOG_INFO }, { "debug", CFS_LOG_DEBUG },
+		{ "error", CFS_LOG_ERR },
+		{ "warning", CFS_LOG_WARN },
+		{ "info", CFS_LOG_INFO },
+		{ "debug", CFS_LOG_DEBUG },
 	};
 
 	for (unsigned i = 0; i < CFS_ARRAY_SIZE(levels); i++)
@@ -160,7 +165,8 @@ static const char *set(struct cfs_config *c, const char *key, const char *value)
 	if (!strcmp(key, "log_level"))
 		return set_level(&c->log_level, value);
 	if (!strcmp(key, "checkpoint_bytes"))
-		return set_number(&c->checkpoint_bytes, value, CHECKPOINT_MIN_BYTES, CHECKPOINT_MAX_BYTES, true);
+		return set_number(&c->checkpoint_bytes, value, CHECKPOINT_MIN_BYTES,
+				  CHECKPOINT_MAX_BYTES, true);
 	if (!strcmp(key, "lease_ms")) {
 		why = set_number(&v, value, LEASE_MIN_MS, LEASE_MAX_MS, false);
 		if (!why)
@@ -191,7 +197,7 @@ int cfs_config_set(struct cfs_config *c, const char *key, const char *value, con
 	return -EINVAL;
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------ */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 #define KEYS_MAX 64
 struct reading {
@@ -222,7 +228,8 @@ static int on_entry(void *user, const char *section, const char *name, const cha
 		;
 	else if (!strcmp(section, "server"))
 		why = set(r->c, name, value);
-	else if (sscanf(section, "target.%u%c", &target, &end) != 1 || target >= CFS_NODE_TARGETS_MAX)
+	else if (sscanf(section, "target.%u%c", &target, &end) != 1 ||
+		 target >= CFS_NODE_TARGETS_MAX)
 		why = section[0] ? "unknown section" : "before the first [section]";
 	else if (strcmp(name, "path"))
 		why = "unknown key";
@@ -247,13 +254,14 @@ int cfs_config_read(struct cfs_config *c, const char *path, char *errbuf, size_t
 		return rc;
 	}
 	if (rc > 0) {
-		snprintf(errbuf, errlen, "%s:%d: %s", path, rc, r.why[0] ? r.why : "neither [section] nor key = value");
+		snprintf(errbuf, errlen, "%s:%d: %s", path, rc,
+			 r.why[0] ? r.why : "neither [section] nor key = value");
 		return -EINVAL;
 	}
 	return 0;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* the host part, without brackets */
 static void host_of(const char *addr, char *host, size_t len)
@@ -283,9 +291,11 @@ static void own_address(char *buf, size_t len)
 	if (getifaddrs(&list))
 		return;
 	for (struct ifaddrs *i = list; i; i = i->ifa_next) {
-		const struct sockaddr_in *sin = (const struct sockaddr_in *)(const void *)i->ifa_addr;
+		const struct sockaddr_in *sin =
+			(const struct sockaddr_in *)(const void *)i->ifa_addr;
 
-		if (!sin || sin->sin_family != AF_INET || !(i->ifa_flags & IFF_UP) || i->ifa_flags & IFF_LOOPBACK)
+		if (!sin || sin->sin_family != AF_INET || !(i->ifa_flags & IFF_UP) ||
+		    i->ifa_flags & IFF_LOOPBACK)
 			continue;
 		if (inet_ntop(AF_INET, &sin->sin_addr, buf, (socklen_t)len))
 			break;
@@ -298,13 +308,15 @@ int cfs_config_check(struct cfs_config *c, char *errbuf, size_t errlen)
 	char host[64];
 
 	if (!c->n_targets) {
-		snprintf(errbuf, errlen, "no target: give --target PATH, or path in a [target.0] section");
+		snprintf(errbuf, errlen,
+			 "no target: give --target PATH, or path in a [target.0] section");
 		return -EINVAL;
 	}
 	if (c->advertise) {
 		host_of(c->advertise, host, sizeof(host));
 		if (is_wildcard(host)) {
-			snprintf(errbuf, errlen, "advertise = %s: nobody can connect to that", c->advertise);
+			snprintf(errbuf, errlen, "advertise = %s: nobody can connect to that",
+				 c->advertise);
 			return -EINVAL;
 		}
 		return 0;

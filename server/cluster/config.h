@@ -2,8 +2,9 @@
 /*
  * config.h - what claudefsd is told, by an INI file and by options; see claudefsd.conf(5).
  *
- * Every key that is not known, every value that cannot be, and every key given twice is an error of one line with
- * file and line number. Options come after the file and win. Start-up only; one thread.
+ * Every key that is not known, every value that cannot be, and every key given twice is an error of
+ * one line with file and line number. Options come after the file and win. Start-up only; one
+ * thread.
  */
 #ifndef CFS_SERVER_CLUSTER_CONFIG_H
 #define CFS_SERVER_CLUSTER_CONFIG_H
@@ -34,7 +35,10 @@ void cfs_config_free(struct cfs_config *c);
 
 /* 0, or -EINVAL, -ENOENT, ... with one line in errbuf */
 int cfs_config_read(struct cfs_config *c, const char *path, char *errbuf, size_t errlen);
-/* one option of the command line; key as in the file ("listen", ..., "target"). 0, or -EINVAL with what is wrong in *ret_why */
+/*
+ * one option of the command line; key as in the file ("listen", ..., "target"). 0, or -EINVAL with
+ * what is wrong in *ret_why
+ */
 int cfs_config_set(struct cfs_config *c, const char *key, const char *value, const char **ret_why);
 /* is it complete? And fills in `advertise`. 0, or -EINVAL with one line in errbuf */
 int cfs_config_check(struct cfs_config *c, char *errbuf, size_t errlen);

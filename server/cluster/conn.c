@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * conn.c - connections to a node: HELLO first, in time; then each message to who answers it. See node_i.h.
+ * conn.c - connections to a node: HELLO first, in time; then each message to who answers it. See
+ * node_i.h.
  *
- * The node counts the requests that a connection has in flight, its own and the shard's: whoever sends a
- * reply does so through cfs_node_reply_send() or through the connection's shim.
+ * The node counts the requests that a connection has in flight, its own and the shard's: whoever
+ * sends a reply does so through cfs_node_reply_send() or through the connection's shim.
  */
 #include "server/cluster/node_i.h"
 
@@ -15,7 +16,8 @@
 static bool is_shard_op(uint16_t op)
 {
 	return (op >= CFS_OP_SESSION_OPEN && op <= CFS_OP_LEASE_RETURN) ||
-	       (op >= CFS_OP_LOOKUP && op <= CFS_OP_GETLK) || (op >= CFS_OP_SETATTR && op <= CFS_OP_RELEASE);
+	       (op >= CFS_OP_LOOKUP && op <= CFS_OP_GETLK) ||
+	       (op >= CFS_OP_SETATTR && op <= CFS_OP_RELEASE);
 }
 
 static bool is_object_op(uint16_t op)
@@ -23,7 +25,7 @@ static bool is_object_op(uint16_t op)
 	return op >= CFS_OP_OBJ_WRITE && op <= CFS_OP_OBJ_LIST;
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 void cfs_node_conn_put(struct node_conn *nc)
 {
@@ -58,7 +60,9 @@ static void hello_late(struct cfs_timer *t)
 static void on_open(struct cfs_conn *conn)
 {
 	struct cfs_node *n = conn->user;
-	struct node_conn *nc = n->phase == NODE_SERVING || n->phase == NODE_STARTING ? calloc(1, sizeof(*nc)) : NULL;
+	struct node_conn *nc = n->phase == NODE_SERVING || n->phase == NODE_STARTING ?
+				       calloc(1, sizeof(*nc)) :
+				       NULL;
 
 	conn->user = nc;	/* NULL: a connection we do not want, until it has gone */
 	if (!nc) {
@@ -119,7 +123,7 @@ void cfs_node_conns_close(struct cfs_node *n)
 		close_conn(cfs_list_entry(pos, struct node_conn, link));
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 void cfs_node_reply_send(struct node_conn *nc, struct cfs_send *send)
 {
@@ -135,8 +139,8 @@ void cfs_node_reply_send(struct node_conn *nc, struct cfs_send *send)
 		refuse(nc, "it does not take its replies");
 }
 
-void cfs_node_reply(struct node_conn *nc, const struct cfs_msg_hdr *req, uint32_t status, const void *body,
-		    uint32_t body_len)
+void cfs_node_reply(struct node_conn *nc, const struct cfs_msg_hdr *req, uint32_t status,
+		    const void *body, uint32_t body_len)
 {
 	struct cfs_send send = { .body = body, .body_len = body_len };
 
@@ -161,12 +165,14 @@ static void shim_close(struct cfs_conn *shim)
 
 void cfs_node_conns_init(struct cfs_node *n)
 {
-	n->shim_ops = (struct cfs_net_ops){ .name = "node", .version = CFS_NET_OPS_VERSION, .send = shim_send,
-		.conn_close = shim_close };
+	n->shim_ops = (struct cfs_net_ops){ .name = "node",
+					    .version = CFS_NET_OPS_VERSION,
+					    .send = shim_send,
+					    .conn_close = shim_close };
 	n->shim_net.ops = &n->shim_ops;
 }
 
-/* ---- HELLO --------------------------------------------------------------------------------------------------- */
+/* ---- HELLO ----------------------------------------------------------------------------------- */
 
 static void on_hello(struct node_conn *nc, const struct cfs_msg *msg)
 {
@@ -195,9 +201,11 @@ static void on_hello(struct node_conn *nc, const struct cfs_msg *msg)
 		.credits = cfs_cpu_to_le32(NODE_CREDITS),
 	};
 	memcpy(rep.cluster, n->cluster, sizeof(rep.cluster));
-	if (cfs_le32_to_cpu(req.version_min) > CFS_WIRE_VERSION || cfs_le32_to_cpu(req.version_max) < CFS_WIRE_VERSION)
+	if (cfs_le32_to_cpu(req.version_min) > CFS_WIRE_VERSION ||
+	    cfs_le32_to_cpu(req.version_max) < CFS_WIRE_VERSION)
 		status = CFS_E_VERSION;
-	else if (memcmp(req.cluster, any, sizeof(any)) && memcmp(req.cluster, n->cluster, sizeof(any)))
+	else if (memcmp(req.cluster, any, sizeof(any)) &&
+		 memcmp(req.cluster, n->cluster, sizeof(any)))
 		status = CFS_E_CLUSTER;
 	else if (req.features || role < CFS_ROLE_WORKER || role > CFS_ROLE_PEER ||
 		 (session && role != CFS_ROLE_WORKER && role != CFS_ROLE_CALLBACK))
@@ -212,7 +220,8 @@ static void on_hello(struct node_conn *nc, const struct cfs_msg *msg)
 		cfs_node_reply(nc, &msg->hdr, status, NULL, 0);
 	if (status) {
 		if (status != CFS_E_BADSESSION)
-			cfs_info("HELLO of %s refused with status %" PRIu32, nc->conn->peer, status);
+			cfs_info("HELLO of %s refused with status %" PRIu32, nc->conn->peer,
+				 status);
 		close_conn(nc);		/* the answer goes out first */
 		return;
 	}
@@ -226,7 +235,7 @@ static void on_hello(struct node_conn *nc, const struct cfs_msg *msg)
 	}
 }
 
-/* ---- requests --------------------------------------------------------------------------------------------------- */
+/* ---- requests -------------------------------------------------------------------------------- */
 
 static void read_confirmed(struct cfs_raft_read *read, int err)
 {
@@ -245,7 +254,10 @@ static void to_shard(struct node_conn *nc, struct cfs_msg *msg, uint16_t op)
 	struct cfs_node *n = nc->n;
 	struct node_read *r;
 
-	/* a reply to a callback, a mutation (the log decides), or nobody who leads (the shard says so) */
+	/*
+	 * a reply to a callback, a mutation (the log decides), or nobody who leads (the shard says
+	 * so)
+	 */
 	if (msg->hdr.flags & CFS_MSG_REPLY || cfs_op_mutates(op) || !cfs_node_is_leader(n)) {
 		cfs_shard_msg(n->shard, &nc->shim, msg);
 		return;
@@ -276,8 +288,8 @@ static void to_shard(struct node_conn *nc, struct cfs_msg *msg, uint16_t op)
 static void on_raft(struct node_conn *nc, const struct cfs_msg *msg)
 {
 	const char *why = "";
-	int rc = cfs_raft_log_receive(nc->n->raft, msg->body, cfs_le32_to_cpu(msg->hdr.body_len), msg->payload,
-				      cfs_le32_to_cpu(msg->hdr.payload_len), &why);
+	int rc = cfs_raft_log_receive(nc->n->raft, msg->body, cfs_le32_to_cpu(msg->hdr.body_len),
+				      msg->payload, cfs_le32_to_cpu(msg->hdr.payload_len), &why);
 
 	if (rc) {
 		cfs_warn("Raft message from %s: %s", nc->conn->peer, why);
@@ -310,7 +322,8 @@ static bool allowed(const struct node_conn *nc, uint16_t op)
 {
 	switch (nc->role) {
 	case CFS_ROLE_WORKER:
-		return is_shard_op(op) || is_object_op(op) || op == CFS_OP_MAP || op == CFS_OP_STATUS;
+		return is_shard_op(op) || is_object_op(op) || op == CFS_OP_MAP ||
+		       op == CFS_OP_STATUS;
 	case CFS_ROLE_CALLBACK:
 		return is_shard_op(op) || op == CFS_OP_MAP;
 	case CFS_ROLE_ADMIN:
@@ -366,4 +379,6 @@ static void on_msg(struct cfs_conn *conn, struct cfs_msg *msg)
 	}
 }
 
-const struct cfs_conn_handler cfs_node_handler = { .on_open = on_open, .on_msg = on_msg, .on_close = on_close };
+const struct cfs_conn_handler cfs_node_handler = { .on_open = on_open,
+						   .on_msg = on_msg,
+						   .on_close = on_close };

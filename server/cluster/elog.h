@@ -2,8 +2,9 @@
 /*
  * elog.h - the part of a Raft log that is held in memory: a ring of entries by index.
  *
- * Data is reference counted, because an entry may be truncated while the journal is writing it. A group of
- * one drops the data of what it has applied and keeps index and term (nobody will ask for it). One thread.
+ * Data is reference counted, because an entry may be truncated while the journal is writing it. A
+ * group of one drops the data of what it has applied and keeps index and term (nobody will ask for
+ * it). One thread.
  */
 #ifndef CFS_SERVER_CLUSTER_ELOG_H
 #define CFS_SERVER_CLUSTER_ELOG_H
@@ -31,7 +32,7 @@ struct cfs_elog_entry {
 };
 
 struct cfs_elog {
-	uint64_t first;		/* index of the first entry held; the next one to come when n is 0 */
+	uint64_t first; /* index of the first entry held; the next one to come when n is 0 */
 	uint64_t n;
 	uint64_t cap, head;	/* ring: cap is 0 or a power of two */
 	struct cfs_elog_entry *ring;

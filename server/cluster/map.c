@@ -36,13 +36,14 @@ void cfs_map_free(struct cfs_map *map)
 	free(map);
 }
 
-int cfs_map_create(const struct cfs_map_target *targets, uint32_t n_targets, uint32_t n_pgs, uint32_t replicas,
-		   struct cfs_map **ret_map)
+int cfs_map_create(const struct cfs_map_target *targets, uint32_t n_targets, uint32_t n_pgs,
+		   uint32_t replicas, struct cfs_map **ret_map)
 {
 	struct cfs_map *map;
 
-	if (n_targets == 0 || n_targets > CFS_MAP_TARGETS_MAX || n_pgs == 0 || n_pgs > CFS_MAP_PGS_MAX ||
-	    replicas == 0 || replicas > CFS_MAP_REPLICAS_MAX || replicas > n_targets)
+	if (n_targets == 0 || n_targets > CFS_MAP_TARGETS_MAX || n_pgs == 0 ||
+	    n_pgs > CFS_MAP_PGS_MAX || replicas == 0 || replicas > CFS_MAP_REPLICAS_MAX ||
+	    replicas > n_targets)
 		return -EINVAL;
 	map = map_new(n_targets, n_pgs, replicas);
 	if (!map)
@@ -52,7 +53,8 @@ int cfs_map_create(const struct cfs_map_target *targets, uint32_t n_targets, uin
 	memcpy(map->targets, targets, n_targets * sizeof(*targets));
 	for (uint32_t pg = 0; pg < n_pgs; pg++)
 		for (uint32_t r = 0; r < replicas; r++)
-			map->pgs[pg * replicas + r] = cfs_le32_to_cpu(targets[(pg + r) % n_targets].id);
+			map->pgs[pg * replicas + r] =
+				cfs_le32_to_cpu(targets[(pg + r) % n_targets].id);
 	*ret_map = map;
 	return 0;
 }

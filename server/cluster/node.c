@@ -45,14 +45,15 @@ void cfs_node_fail(struct cfs_node *n, int err, const char *why)
 		n->p.started(n->p.arg, err, n->why);
 }
 
-/* ---- start -------------------------------------------------------------------------------------------------- */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static int listen_on(struct cfs_node *n, char *errbuf, size_t errlen)
 {
 	int rc = 0;
 
 	if (n->p.local_net)
-		rc = n->p.local_net->ops->listen(n->p.local_net, NODE_LOCAL_ADDR, &cfs_node_handler, n);
+		rc = n->p.local_net->ops->listen(n->p.local_net, NODE_LOCAL_ADDR, &cfs_node_handler,
+						 n);
 	if (!rc)
 		rc = n->p.net->ops->listen(n->p.net, n->listen, &cfs_node_handler, n);
 	if (rc)
@@ -64,15 +65,18 @@ static int listen_on(struct cfs_node *n, char *errbuf, size_t errlen)
 /* the state is there: shard, Raft, listen */
 static void start_serving(struct cfs_node *n)
 {
-	struct cfs_raft_member self = { .id = (uint64_t)n->targets[0].id + 1, .address = n->advertise };
+	struct cfs_raft_member self = { .id = (uint64_t)n->targets[0].id + 1,
+					.address = n->advertise };
 	uint64_t applied = cfs_meta_applied(n->meta), last = cfs_raft_log_last(n->raft);
 	struct cfs_ckpt_manifest m;
 	int rc;
 
 	n->why[0] = 0;
 	if (applied > last) {
-		snprintf(n->why, sizeof(n->why), "the journal of %s ends at %" PRIu64 ", but the state in %s "
-			 "has applied %" PRIu64 ": the journal has lost entries that were acknowledged",
+		snprintf(n->why, sizeof(n->why),
+			 "the journal of %s ends at %" PRIu64 ", but the state in %s "
+			 "has applied %" PRIu64
+			 ": the journal has lost entries that were acknowledged",
 			 n->targets[0].path, last, n->shard_dir, applied);
 		cfs_node_fail(n, -EUCLEAN, n->why);
 		return;
@@ -123,8 +127,9 @@ static void restored(void *arg, int err, const struct cfs_ckpt_manifest *m)
 		err = -EUCLEAN;
 	}
 	if (err) {
-		snprintf(n->why, sizeof(n->why), "cannot restore shard 0 from its checkpoint on %s: %s",
-			 n->targets[0].path, detail[0] ? detail : strerror(-err));
+		snprintf(n->why, sizeof(n->why),
+			 "cannot restore shard 0 from its checkpoint on %s: %s", n->targets[0].path,
+			 detail[0] ? detail : strerror(-err));
 		cfs_node_fail(n, err, n->why);
 		return;
 	}
@@ -132,8 +137,9 @@ static void restored(void *arg, int err, const struct cfs_ckpt_manifest *m)
 }
 
 /*
- * The live state serves if it is at or behind the log's end and not behind the checkpoint, with which the log begins.
- * Else it is made from the checkpoint: blocking parts of that run on helper threads, so this goes on in restored().
+ * The live state serves if it is at or behind the log's end and not behind the checkpoint, with
+ * which the log begins. Else it is made from the checkpoint: blocking parts of that run on helper
+ * threads, so this goes on in restored().
  */
 static void start_state(struct cfs_node *n)
 {
@@ -149,12 +155,14 @@ static void start_state(struct cfs_node *n)
 	}
 	why = cfs_node_manifest(n, &m);
 	if (why) {
-		snprintf(n->why, sizeof(n->why), "the manifest of the checkpoint on %s: %s", n->targets[0].path, why);
+		snprintf(n->why, sizeof(n->why), "the manifest of the checkpoint on %s: %s",
+			 n->targets[0].path, why);
 		cfs_node_fail(n, -EUCLEAN, n->why);
 		return;
 	}
-	cfs_info("restoring shard 0 from its checkpoint at log index %" PRIu64 " (the state in %s is at %" PRIu64 ")", snap,
-		 n->shard_dir, cfs_meta_applied(n->meta));
+	cfs_info("restoring shard 0 from its checkpoint at log index %" PRIu64
+		 " (the state in %s is at %" PRIu64 ")",
+		 snap, n->shard_dir, cfs_meta_applied(n->meta));
 	cfs_meta_close(n->meta);
 	n->meta = NULL;
 	n->restoring = true;
@@ -174,12 +182,15 @@ static int open_stores(struct cfs_node *n, char *errbuf, size_t errlen)
 
 		rc = cfs_store_open(&p, &t.store, why, sizeof(why));
 		if (rc == -EMEDIUMTYPE) {
-			snprintf(errbuf, errlen, "%s is not a ClaudeFS target: run 'claudefs format %s' to make it one",
-				 n->p.targets[i].path, n->p.targets[i].path);
+			snprintf(
+				errbuf, errlen,
+				"%s is not a ClaudeFS target: run 'claudefs format %s' to make it one",
+				n->p.targets[i].path, n->p.targets[i].path);
 			return rc;
 		}
 		if (rc) {
-			snprintf(errbuf, errlen, "%s: %s", n->p.targets[i].path, why[0] ? why : strerror(-rc));
+			snprintf(errbuf, errlen, "%s: %s", n->p.targets[i].path,
+				 why[0] ? why : strerror(-rc));
 			return rc;
 		}
 		cfs_store_stat(t.store, &st);
@@ -201,12 +212,13 @@ static int open_stores(struct cfs_node *n, char *errbuf, size_t errlen)
 		if (i == 0)
 			memcpy(n->cluster, st.cluster, sizeof(n->cluster));
 		if (memcmp(n->cluster, st.cluster, sizeof(n->cluster))) {
-			snprintf(errbuf, errlen, "%s belongs to another cluster than %s", n->p.targets[i].path,
-				 n->p.targets[0].path);
+			snprintf(errbuf, errlen, "%s belongs to another cluster than %s",
+				 n->p.targets[i].path, n->p.targets[0].path);
 			return -EMEDIUMTYPE;
 		}
 		if (at > 0 && n->targets[at - 1].id == t.id) {
-			snprintf(errbuf, errlen, "%s and %s both are target %" PRIu32, n->targets[at - 1].path, t.path, t.id);
+			snprintf(errbuf, errlen, "%s and %s both are target %" PRIu32,
+				 n->targets[at - 1].path, t.path, t.id);
 			return -EEXIST;
 		}
 	}
@@ -225,7 +237,8 @@ static int open_state(struct cfs_node *n, char *errbuf, size_t errlen)
 		return rc;
 	}
 	if (flock(n->state_fd, LOCK_EX | LOCK_NB)) {
-		snprintf(errbuf, errlen, "state directory %s is in use by another server", n->state_dir);
+		snprintf(errbuf, errlen, "state directory %s is in use by another server",
+			 n->state_dir);
 		return -EBUSY;
 	}
 	if (mkdir(n->shard_dir, 0700) && errno != EEXIST) {
@@ -245,8 +258,11 @@ static int open_state(struct cfs_node *n, char *errbuf, size_t errlen)
 
 static int create_parts(struct cfs_node *n, char *errbuf, size_t errlen)
 {
-	struct cfs_peers_params peers = { .clock = n->p.clock, .net = n->p.net, .local_net = n->p.local_net,
-		.local_addr = n->advertise, .local_listen = NODE_LOCAL_ADDR };
+	struct cfs_peers_params peers = { .clock = n->p.clock,
+					  .net = n->p.net,
+					  .local_net = n->p.local_net,
+					  .local_addr = n->advertise,
+					  .local_listen = NODE_LOCAL_ADDR };
 	struct cfs_raft_params raft = { .clock = n->p.clock, .address = n->advertise,
 		.checkpoint_bytes = n->p.checkpoint_bytes, .user = &cfs_node_raft_user, .arg = n };
 	struct cfs_ckpt_params ckpt = { .clock = n->p.clock, .dir = n->shard_dir, .arg = n };
@@ -328,7 +344,7 @@ int cfs_node_create(const struct cfs_node_params *p, struct cfs_node **ret_node)
 	return 0;
 }
 
-/* ---- stop ---------------------------------------------------------------------------------------------------- */
+/* ---- stop ------------------------------------------------------------------------------------ */
 
 const char *cfs_node_busy(const struct cfs_node *n)
 {
@@ -352,7 +368,8 @@ static void stop_poll(struct cfs_timer *t)
 {
 	struct cfs_node *n = cfs_container_of(t, struct cfs_node, timer);
 
-	if (!cfs_node_busy(n) && !n->stores_stopped) {	/* nobody asks anything of the stores any more */
+	if (!cfs_node_busy(n) &&
+	    !n->stores_stopped) { /* nobody asks anything of the stores any more */
 		n->stores_stopped = true;
 		for (unsigned i = 0; i < n->n_targets; i++) {
 			n->stores_stopping++;

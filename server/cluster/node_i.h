@@ -6,7 +6,7 @@
  *   node_log.c between Raft and the shard; the cluster map
  *   conn.c     connections: HELLO, credits, who answers which opcode
  *   objects.c  OBJ_* requests against the stores
- *   purge.c    deleting the objects of dead files on their targets; fetching another member's checkpoint
+ *   purge.c    deleting the objects of dead files on their targets; fetching a checkpoint
  *   status.c   STATUS
  */
 #ifndef CFS_SERVER_CLUSTER_NODE_I_H
@@ -31,7 +31,10 @@ struct node_target {
 	struct cfs_store *store;
 };
 
-/* a connection to this node. The shard is given `shim`, whose sends count as answers and go on to `conn` */
+/*
+ * a connection to this node. The shard is given `shim`, whose sends count as answers and go on to
+ * `conn`
+ */
 struct node_conn {
 	struct cfs_list link;
 	struct cfs_node *n;
@@ -43,7 +46,7 @@ struct node_conn {
 	uint32_t in_flight;		/* requests not answered yet */
 	unsigned refs;			/* the connection, and each object operation */
 	struct cfs_timer hello;
-	struct cfs_list reads;		/* node_read.link: wait for the leadership to be confirmed */
+	struct cfs_list reads; /* node_read.link: wait for the leadership to be confirmed */
 };
 
 /* a request that waits in cfs_raft_log_read() */
@@ -74,7 +77,7 @@ struct cfs_node {
 	struct cfs_peers *peers;
 	bool raft_leads;
 	uint64_t raft_term;
-	uint64_t map_index;		/* where the map that we proposed will be; 0: none on its way */
+	uint64_t map_index; /* where the map that we proposed will be; 0: none on its way */
 	struct cfs_map *map;		/* NULL: none yet */
 	void *map_bytes;		/* the same, encoded */
 	uint32_t map_len;
@@ -114,9 +117,12 @@ extern const struct cfs_conn_handler cfs_node_handler;
 void cfs_node_conns_init(struct cfs_node *n);
 void cfs_node_conns_close(struct cfs_node *n);
 void cfs_node_conn_put(struct node_conn *nc);
-/* answer a request; also when the connection has gone. With a payload: payload_done is always called */
-void cfs_node_reply(struct node_conn *nc, const struct cfs_msg_hdr *req, uint32_t status, const void *body,
-		    uint32_t body_len);
+/*
+ * answer a request; also when the connection has gone. With a payload: payload_done is always
+ * called
+ */
+void cfs_node_reply(struct node_conn *nc, const struct cfs_msg_hdr *req, uint32_t status,
+		    const void *body, uint32_t body_len);
 void cfs_node_reply_send(struct node_conn *nc, struct cfs_send *send);
 
 /* objects.c */
@@ -130,7 +136,7 @@ void cfs_node_purge_close(struct cfs_node *n);
 void cfs_node_purge_free(struct cfs_node *n);
 bool cfs_node_purge_busy(const struct cfs_node *n);
 void cfs_node_delete_objects(void *arg, const struct cfs_dead *dead, unsigned count);
-void cfs_node_fetch(void *arg, struct cfs_ckpt *ck, const char *addr, uint32_t target, const struct cfs_oid *oid,
-		    uint32_t len);
+void cfs_node_fetch(void *arg, struct cfs_ckpt *ck, const char *addr, uint32_t target,
+		    const struct cfs_oid *oid, uint32_t len);
 
 #endif

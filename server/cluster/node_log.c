@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* node_log.c - between Raft and the shard: entries to apply, leadership, checkpoints, the cluster map. See node_i.h. */
+/*
+ * node_log.c - between Raft and the shard: entries to apply, leadership, checkpoints, the cluster
+ * map. See node_i.h.
+ */
 #include "server/cluster/node_i.h"
 
 #include <errno.h>
@@ -8,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GRACE_DEAD_MS	60000u		/* objects outlive their files this long: somebody may be reading them */
+#define GRACE_DEAD_MS	60000u		/* objects outlive their files: somebody may be reading */
 #define MAP_BYTES	(1ull << 30)	/* LMDB's first address space; it grows by itself */
 
-/* ---- the cluster map --------------------------------------------------------------------------------- */
+/* ---- the cluster map ------------------------------------------------------------------------- */
 
 int cfs_node_load_map(struct cfs_node *n)
 {
@@ -47,7 +50,8 @@ int cfs_node_load_map(struct cfs_node *n)
 static int propose_map(struct cfs_node *n, const struct cfs_map *map)
 {
 	size_t body = cfs_map_size(map);
-	size_t len = cfs_align_up(sizeof(struct cfs_log_hdr) + sizeof(struct cfs_log_rec) + body, 8);
+	size_t len =
+		cfs_align_up(sizeof(struct cfs_log_hdr) + sizeof(struct cfs_log_rec) + body, 8);
 	uint64_t ns = cfs_clock_real_ns(n->p.clock), last;
 	struct cfs_log_rec *rec;
 	struct cfs_log_hdr *hdr;
@@ -58,7 +62,8 @@ static int propose_map(struct cfs_node *n, const struct cfs_map *map)
 	if (!buf)
 		return -ENOMEM;
 	/* time stamps never go back from entry to entry, whatever our clock says */
-	last = cfs_le64_to_cpu(n->log_time.sec) * CFS_NSEC_PER_SEC + cfs_le32_to_cpu(n->log_time.nsec);
+	last = cfs_le64_to_cpu(n->log_time.sec) * CFS_NSEC_PER_SEC +
+	       cfs_le32_to_cpu(n->log_time.nsec);
 	ns = cfs_max(ns, last + 1);
 	hdr = (struct cfs_log_hdr *)(void *)buf;
 	hdr->magic = cfs_cpu_to_le32(CFS_LOG_MAGIC);
@@ -89,7 +94,9 @@ static int first_map(struct cfs_node *n, struct cfs_map **ret_map)
 	return cfs_map_create(targets, n->n_targets, CFS_MAP_PGS_DEFAULT, 1, ret_map);
 }
 
-/* 1: *ret_map is what should be there instead of the map we have; 0: nothing to change; or -errno */
+/*
+ * 1: *ret_map is what should be there instead of the map we have; 0: nothing to change; or -errno
+ */
 static int better_map(struct cfs_node *n, struct cfs_map **ret_map)
 {
 	struct cfs_map *map;
@@ -109,7 +116,8 @@ static int better_map(struct cfs_node *n, struct cfs_map **ret_map)
 			(struct cfs_map_target *)(uintptr_t)cfs_map_target(map, n->targets[i].id);
 
 		if (!t) {
-			cfs_warn("target %" PRIu32 " (%s) is not in the cluster map: it is not used",
+			cfs_warn("target %" PRIu32
+				 " (%s) is not in the cluster map: it is not used",
 				 n->targets[i].id, n->targets[i].path);
 		} else if (strcmp(t->addr, n->advertise) || cfs_le32_to_cpu(t->state) != 1) {
 			memset(t->addr, 0, sizeof(t->addr));
@@ -127,7 +135,10 @@ static int better_map(struct cfs_node *n, struct cfs_map **ret_map)
 	return 1;
 }
 
-/* Raft made us leader: the shard becomes leader when the map is right, so that no client sees a wrong one */
+/*
+ * Raft made us leader: the shard becomes leader when the map is right, so that no client sees a
+ * wrong one
+ */
 static void lead(struct cfs_node *n)
 {
 	struct cfs_map *map = NULL;
@@ -150,7 +161,7 @@ static void lead(struct cfs_node *n)
 	cfs_shard_become_leader(n->shard, n->raft_term);
 }
 
-/* ---- what Raft calls ---------------------------------------------------------------------------------- */
+/* ---- what Raft calls ------------------------------------------------------------------------- */
 
 static int on_apply(void *arg, uint64_t index, const void *entry, size_t len)
 {
@@ -239,7 +250,8 @@ static void ckpt_fetched(void *arg, int err, const struct cfs_ckpt_manifest *m)
 	cfs_raft_log_install_done(n->raft, err, m, m ? sizeof(*m) : 0);
 }
 
-static void on_install(void *arg, uint64_t index, const char *from, const void *manifest, uint32_t len)
+static void on_install(void *arg, uint64_t index, const char *from, const void *manifest,
+		       uint32_t len)
 {
 	struct cfs_node *n = arg;
 	struct cfs_ckpt_manifest m;
@@ -282,14 +294,24 @@ static void space(void *arg, uint64_t *ret_total, uint64_t *ret_free)
 int cfs_node_make_shard(struct cfs_node *n)
 {
 	struct cfs_shard_params p = {
-		.clock = n->p.clock, .meta = n->meta, .log_ops = &cfs_raft_log_ops, .log = n->raft,
-		.lease_ms = n->p.lease_ms, .grace_dead_ms = GRACE_DEAD_MS, .space = space, .delete_objects = cfs_node_delete_objects, .arg = n,
+		.clock = n->p.clock,
+		.meta = n->meta,
+		.log_ops = &cfs_raft_log_ops,
+		.log = n->raft,
+		.lease_ms = n->p.lease_ms,
+		.grace_dead_ms = GRACE_DEAD_MS,
+		.space = space,
+		.delete_objects = cfs_node_delete_objects,
+		.arg = n,
 	};
 
 	return cfs_shard_create(&p, &n->shard);
 }
 
-/* the leader's state replaces ours: a shard that does not lead has nothing that could not be made again */
+/*
+ * the leader's state replaces ours: a shard that does not lead has nothing that could not be made
+ * again
+ */
 static int on_installed(void *arg)
 {
 	struct cfs_node *n = arg;
@@ -326,7 +348,8 @@ static void on_send(void *arg, struct cfs_raft_out *out)
 {
 	struct cfs_node *n = arg;
 
-	cfs_peer_post(n->peers, out->addr, CFS_OP_RAFT, out->body, out->body_len, out->payload, out->payload_len);
+	cfs_peer_post(n->peers, out->addr, CFS_OP_RAFT, out->body, out->body_len, out->payload,
+		      out->payload_len);
 }
 
 static void on_failed(void *arg, int err, const char *why)
@@ -335,6 +358,12 @@ static void on_failed(void *arg, int err, const char *why)
 }
 
 const struct cfs_raft_user cfs_node_raft_user = {
-	.apply = on_apply, .leader = on_leader, .checkpoint = on_checkpoint, .checkpointed = on_checkpointed,
-	.install = on_install, .installed = on_installed, .send = on_send, .failed = on_failed,
+	.apply = on_apply,
+	.leader = on_leader,
+	.checkpoint = on_checkpoint,
+	.checkpointed = on_checkpointed,
+	.install = on_install,
+	.installed = on_installed,
+	.send = on_send,
+	.failed = on_failed,
 };

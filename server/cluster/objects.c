@@ -2,8 +2,9 @@
 /*
  * objects.c - OBJ_* requests against this node's stores.
  *
- * No byte of data is copied: a written payload stays in the buffer it was received into until the store has it, and a read
- * is answered from the store's own buffer, which is released when the network has sent it.
+ * No byte of data is copied: a written payload stays in the buffer it was received into until the
+ * store has it, and a read is answered from the store's own buffer, which is released when the
+ * network has sent it.
  */
 #include "server/cluster/node_i.h"
 
@@ -36,11 +37,14 @@ struct cfs_store *cfs_node_store(struct cfs_node *n, uint32_t target)
 
 static uint32_t status_of(int err)
 {
-	return err == 0 ? 0 : err == -ENOENT ? CFS_E_NOOBJECT : err == -EBADMSG ? CFS_E_CORRUPT : (uint32_t)-err;
+	return err == 0	       ? 0 :
+	       err == -ENOENT  ? CFS_E_NOOBJECT :
+	       err == -EBADMSG ? CFS_E_CORRUPT :
+				 (uint32_t)-err;
 }
 
-static struct obj_op *op_new(struct node_conn *nc, struct cfs_store *store, const struct cfs_msg *msg,
-			     uint32_t n_oids)
+static struct obj_op *op_new(struct node_conn *nc, struct cfs_store *store,
+			     const struct cfs_msg *msg, uint32_t n_oids)
 {
 	struct obj_op *op = calloc(1, sizeof(*op) + n_oids * sizeof(op->oids[0]));
 
@@ -73,7 +77,7 @@ void cfs_node_objects_abandon(struct cfs_node *n)
 		op_free(cfs_list_first(&n->ops, struct obj_op, link));
 }
 
-/* ---- write ---------------------------------------------------------------------------------------------- */
+/* ---- write ----------------------------------------------------------------------------------- */
 
 static void written(struct cfs_store_write *w, int err)
 {
@@ -83,8 +87,9 @@ static void written(struct cfs_store_write *w, int err)
 	op_free(op);
 }
 
-static uint32_t obj_write(struct node_conn *nc, struct cfs_msg *msg, const struct cfs_obj_write_req *req,
-			  struct cfs_cursor *c, struct cfs_store *store)
+static uint32_t obj_write(struct node_conn *nc, struct cfs_msg *msg,
+			  const struct cfs_obj_write_req *req, struct cfs_cursor *c,
+			  struct cfs_store *store)
 {
 	uint32_t len = cfs_le32_to_cpu(req->len), n_crcs = cfs_crc_blocks(len);
 	struct cfs_node *n = nc->n;
@@ -100,7 +105,8 @@ static uint32_t obj_write(struct node_conn *nc, struct cfs_msg *msg, const struc
 	if (nc->role != CFS_ROLE_PEER && cfs_node_is_leader(n) &&
 	    !cfs_meta_session_exists(n->meta, cfs_le64_to_cpu(msg->hdr.session)))
 		return CFS_E_BADSESSION;
-	if (nc->role != CFS_ROLE_PEER && cfs_le64_to_cpu(req->oid.owner) != cfs_le64_to_cpu(msg->hdr.session))
+	if (nc->role != CFS_ROLE_PEER &&
+	    cfs_le64_to_cpu(req->oid.owner) != cfs_le64_to_cpu(msg->hdr.session))
 		return CFS_E_PROTO;	/* nobody makes objects in another's name */
 	op = op_new(nc, store, msg, 0);
 	if (!op)
@@ -125,7 +131,7 @@ static uint32_t obj_write(struct node_conn *nc, struct cfs_msg *msg, const struc
 	return 0;
 }
 
-/* ---- read ------------------------------------------------------------------------------------------------ */
+/* ---- read ------------------------------------------------------------------------------------ */
 
 static void read_sent(void *arg)
 {
@@ -162,16 +168,20 @@ static void read_done(struct cfs_store_read *r, int err)
 	CFS_ASSERT(cfs_builder_ok(&b) == 0 && r->ret_len <= CFS_PAYLOAD_MAX);
 	n->n_obj_bytes_out += r->ret_len;
 	struct cfs_send send = {
-		.body = n->scratch, .body_len = (uint32_t)b.len, .payload = r->data, .payload_len = r->ret_len,
-		.payload_done = read_sent, .payload_arg = op,
+		.body = n->scratch,
+		.body_len = (uint32_t)b.len,
+		.payload = r->data,
+		.payload_len = r->ret_len,
+		.payload_done = read_sent,
+		.payload_arg = op,
 	};
 	cfs_hdr_init_reply(&send.hdr, &op->hdr, 0);
 	send.hdr.map_epoch = cfs_cpu_to_le64(n->map ? n->map->epoch : 0);
 	cfs_node_reply_send(op->nc, &send);
 }
 
-static uint32_t obj_read(struct node_conn *nc, struct cfs_msg *msg, const struct cfs_obj_read_req *req,
-			 struct cfs_store *store)
+static uint32_t obj_read(struct node_conn *nc, struct cfs_msg *msg,
+			 const struct cfs_obj_read_req *req, struct cfs_store *store)
 {
 	uint32_t off = cfs_le32_to_cpu(req->off), len = cfs_le32_to_cpu(req->len);
 	struct obj_op *op;
@@ -191,7 +201,7 @@ static uint32_t obj_read(struct node_conn *nc, struct cfs_msg *msg, const struct
 	return 0;
 }
 
-/* ---- delete and list ------------------------------------------------------------------------------------------ */
+/* ---- delete and list ------------------------------------------------------------------------- */
 
 static void deleted(struct cfs_store_delete *d, int err)
 {
@@ -201,8 +211,9 @@ static void deleted(struct cfs_store_delete *d, int err)
 	op_free(op);
 }
 
-static uint32_t obj_delete(struct node_conn *nc, struct cfs_msg *msg, const struct cfs_obj_delete_req *req,
-			   struct cfs_cursor *c, struct cfs_store *store)
+static uint32_t obj_delete(struct node_conn *nc, struct cfs_msg *msg,
+			   const struct cfs_obj_delete_req *req, struct cfs_cursor *c,
+			   struct cfs_store *store)
 {
 	uint32_t count = cfs_le32_to_cpu(req->n);
 	struct obj_op *op;
@@ -220,7 +231,10 @@ static uint32_t obj_delete(struct node_conn *nc, struct cfs_msg *msg, const stru
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t owner = cfs_le64_to_cpu(op->oids[i].owner);
 
-		/* a client may take back what it wrote and did not commit; deleting is the shards' business */
+		/*
+		 * a client may take back what it wrote and did not commit; deleting is the shards'
+		 * business
+		 */
 		if (nc->role != CFS_ROLE_PEER && owner != cfs_le64_to_cpu(msg->hdr.session)) {
 			op_free(op);
 			return EPERM;
@@ -234,8 +248,8 @@ static uint32_t obj_delete(struct node_conn *nc, struct cfs_msg *msg, const stru
 	return 0;
 }
 
-static uint32_t obj_list(struct node_conn *nc, const struct cfs_msg *msg, const struct cfs_obj_list_req *req,
-			 struct cfs_store *store)
+static uint32_t obj_list(struct node_conn *nc, const struct cfs_msg *msg,
+			 const struct cfs_obj_list_req *req, struct cfs_store *store)
 {
 	uint32_t max = cfs_le32_to_cpu(req->max), *lens;
 	uint64_t cursor = cfs_le64_to_cpu(req->cursor);
@@ -273,10 +287,12 @@ static uint32_t obj_list(struct node_conn *nc, const struct cfs_msg *msg, const 
 	cfs_node_reply(nc, &msg->hdr, 0, nc->n->scratch, (uint32_t)b.len);
 	return 0;
 }
-_Static_assert(sizeof(struct cfs_obj_list_rep) + CFS_OBJ_LIST_MAX * sizeof(struct cfs_obj_list_entry) <= CFS_BODY_MAX,
+_Static_assert(sizeof(struct cfs_obj_list_rep) +
+			       CFS_OBJ_LIST_MAX * sizeof(struct cfs_obj_list_entry) <=
+		       CFS_BODY_MAX,
 	       "a full list fits a body");
 
-/* ---- all ------------------------------------------------------------------------------------------------------- */
+/* ---- all ------------------------------------------------------------------------------------- */
 
 union obj_req {
 	struct cfs_obj_write_req write;

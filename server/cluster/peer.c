@@ -115,7 +115,7 @@ void cfs_peers_destroy(struct cfs_peers *ps)
 	free(ps);
 }
 
-/* ---- connections ---------------------------------------------------------------------------------- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 static void on_close(struct cfs_conn *conn, int err)
 {
@@ -141,8 +141,8 @@ static void on_hello(struct peer *p, const struct cfs_msg *msg)
 	uint32_t status = cfs_le32_to_cpu(msg->hdr.status);
 
 	if (status) {
-		cfs_warn("node %s does not take us as a peer: status %" PRIu32 "%s", p->addr, status,
-			 status == CFS_E_CLUSTER ? " (another cluster)" : "");
+		cfs_warn("node %s does not take us as a peer: status %" PRIu32 "%s", p->addr,
+			 status, status == CFS_E_CLUSTER ? " (another cluster)" : "");
 		drop_conn(p);
 		return;
 	}
@@ -255,13 +255,17 @@ static struct peer *find(struct cfs_peers *ps, const char *addr)
 	return p;
 }
 
-/* ---- sending ----------------------------------------------------------------------------------------- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
-void cfs_peer_post(struct cfs_peers *ps, const char *addr, uint16_t opcode, const void *body, uint32_t body_len,
-		   void *payload, uint32_t payload_len)
+void cfs_peer_post(struct cfs_peers *ps, const char *addr, uint16_t opcode, const void *body,
+		   uint32_t body_len, void *payload, uint32_t payload_len)
 {
-	struct cfs_send send = { .body = body, .body_len = body_len, .payload = payload_len ? payload : NULL,
-		.payload_len = payload_len, .payload_done = payload_len ? free : NULL, .payload_arg = payload };
+	struct cfs_send send = { .body = body,
+				 .body_len = body_len,
+				 .payload = payload_len ? payload : NULL,
+				 .payload_len = payload_len,
+				 .payload_done = payload_len ? free : NULL,
+				 .payload_arg = payload };
 	struct peer *p = ps->closed ? NULL : find(ps, addr);
 
 	cfs_hdr_init(&send.hdr, opcode);
@@ -315,7 +319,7 @@ static void tick(struct cfs_timer *t)
 
 		cfs_list_for_each_safe(at, tmp, &p->calls)
 			late |= cfs_list_entry(at, struct cfs_peer_call, link)->deadline_ns <= now;
-		if (late) {	/* a node that does not answer one call in time: start over with it */
+		if (late) { /* a node that does not answer one call in time: start over with it */
 			drop_conn(p);
 			fail_calls(p, -ETIMEDOUT);
 		}

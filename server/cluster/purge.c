@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * purge.c - what a node asks of targets, its own and others, through peer connections: to delete the objects of files
- * that are gone, and, for a replica that lags too far behind, the objects of its leader's checkpoint.
+ * purge.c - what a node asks of targets, its own and others, through peer connections: to delete
+ * the objects of files that are gone, and, for a replica that lags too far behind, the objects of
+ * its leader's checkpoint.
  *
- * A round of deletions is reported to the shard when every target has answered; a round that fails is forgotten, and
- * the shard offers its objects again.
+ * A round of deletions is reported to the shard when every target has answered; a round that fails
+ * is forgotten, and the shard offers its objects again.
  */
 #include "server/cluster/node_i.h"
 
@@ -63,7 +64,7 @@ void cfs_node_purge_free(struct cfs_node *n)
 	n->purge = NULL;
 }
 
-/* ---- deleting ------------------------------------------------------------------------------------------ */
+/* ---- deleting -------------------------------------------------------------------------------- */
 
 static void round_put(struct round *r)
 {
@@ -87,7 +88,9 @@ static void part_done(struct cfs_peer_call *call, int err, struct cfs_msg *reply
 		r->failed = true;
 		if (!r->n->purge->closed)
 			cfs_warn("target %" PRIu32 " did not delete objects: %s", part->target,
-				 err ? strerror(-err) : status < 512 ? strerror((int)status) : "it refused");
+				 err	      ? strerror(-err) :
+				 status < 512 ? strerror((int)status) :
+						"it refused");
 	}
 	free(part);
 	round_put(r);
@@ -130,8 +133,12 @@ static void send_part(struct round *r, const struct cfs_map_target *t, const str
 	part->round = r;
 	part->target = id;
 	part->call = (struct cfs_peer_call){
-		.opcode = CFS_OP_OBJ_DELETE, .map_epoch = r->n->map->epoch, .body = part->body,
-		.body_len = (uint32_t)(sizeof(*req) + count * sizeof(*oids)), .done = part_done, .user = part,
+		.opcode = CFS_OP_OBJ_DELETE,
+		.map_epoch = r->n->map->epoch,
+		.body = part->body,
+		.body_len = (uint32_t)(sizeof(*req) + count * sizeof(*oids)),
+		.done = part_done,
+		.user = part,
 	};
 	if (cfs_peer_call(r->n->peers, t->addr, &part->call)) {
 		r->failed = true;
@@ -146,7 +153,8 @@ void cfs_node_delete_objects(void *arg, const struct cfs_dead *dead, unsigned co
 	struct cfs_node *n = arg;
 	struct round *r;
 
-	if (n->purge->closed || !n->map || !count || count > CFS_OBJ_LIST_MAX || n->purge->rounds >= ROUNDS_MAX)
+	if (n->purge->closed || !n->map || !count || count > CFS_OBJ_LIST_MAX ||
+	    n->purge->rounds >= ROUNDS_MAX)
 		return;
 	r = calloc(1, sizeof(*r) + count * sizeof(r->keys[0]));
 	if (!r)
@@ -158,15 +166,17 @@ void cfs_node_delete_objects(void *arg, const struct cfs_dead *dead, unsigned co
 	for (unsigned i = 0; i < count; i++) {
 		r->keys[i] = dead[i].key;
 		if (!cfs_map_pg(n->map, &dead[i].oid))
-			cfs_err("dead object %" PRIu64 ":%" PRIu64 " names a placement group that is not in the map",
-				cfs_le64_to_cpu(dead[i].oid.owner), cfs_le64_to_cpu(dead[i].oid.seq));
+			cfs_err("dead object %" PRIu64 ":%" PRIu64
+				" names a placement group that is not in the map",
+				cfs_le64_to_cpu(dead[i].oid.owner),
+				cfs_le64_to_cpu(dead[i].oid.seq));
 	}
 	for (uint32_t i = 0; i < n->map->n_targets; i++)
 		send_part(r, &n->map->targets[i], dead);
 	round_put(r);
 }
 
-/* ---- fetching a checkpoint's objects --------------------------------------------------------------------- */
+/* ---- fetching a checkpoint's objects --------------------------------------------------------- */
 
 /* the payload, when reply and checksums say it is the whole object; else NULL */
 static const void *fetched_data(struct cfs_msg *reply, uint32_t *ret_len)
@@ -209,17 +219,21 @@ static void fetch_done(struct cfs_peer_call *call, int err, struct cfs_msg *repl
 	cfs_ckpt_fetched(ck, err, data, len);
 }
 
-void cfs_node_fetch(void *arg, struct cfs_ckpt *ck, const char *addr, uint32_t target, const struct cfs_oid *oid,
-		    uint32_t len)
+void cfs_node_fetch(void *arg, struct cfs_ckpt *ck, const char *addr, uint32_t target,
+		    const struct cfs_oid *oid, uint32_t len)
 {
 	struct cfs_node *n = arg;
 	int rc;
 
 	CFS_ASSERT(!n->purge->fetch_for);
-	n->purge->fetch_req = (struct cfs_obj_read_req){ .oid = *oid, .target = cfs_cpu_to_le32(target),
-		.len = cfs_cpu_to_le32(len) };
-	n->purge->fetch = (struct cfs_peer_call){ .opcode = CFS_OP_OBJ_READ, .body = &n->purge->fetch_req,
-		.body_len = sizeof(n->purge->fetch_req), .done = fetch_done, .user = n };
+	n->purge->fetch_req = (struct cfs_obj_read_req){ .oid = *oid,
+							 .target = cfs_cpu_to_le32(target),
+							 .len = cfs_cpu_to_le32(len) };
+	n->purge->fetch = (struct cfs_peer_call){ .opcode = CFS_OP_OBJ_READ,
+						  .body = &n->purge->fetch_req,
+						  .body_len = sizeof(n->purge->fetch_req),
+						  .done = fetch_done,
+						  .user = n };
 	n->purge->fetch_for = ck;
 	rc = cfs_peer_call(n->peers, addr, &n->purge->fetch);
 	if (rc) {

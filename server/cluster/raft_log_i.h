@@ -1,5 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* raft_log_i.h - what raft_log.c, raft_journal.c and raft_msg.c share. */
+/*
+ * raft_log_i.h - what the files of a Raft log share.
+ *
+ *   raft_start.c     create, start, destroy
+ *   raft_log.c       the step around raft_step(): commit, leadership, proposals, reads
+ *   raft_journal.c   writes to the journal, one after the other
+ *   raft_snapshot.c  checkpoints taken and installed
+ *   raft_msg.c       messages, leases
+ */
 #ifndef CFS_SERVER_CLUSTER_RAFT_LOG_I_H
 #define CFS_SERVER_CLUSTER_RAFT_LOG_I_H
 
@@ -14,7 +22,7 @@ struct raft_job {
 	struct cfs_raft_log *l;
 	enum { JOB_APPEND, JOB_SNAPSHOT, JOB_INSTALL } kind;
 	uint64_t truncate;			/* not 0: first forget entries from here on */
-	uint64_t first;				/* APPEND: index of bufs[0]; others: of the snapshot */
+	uint64_t first; /* APPEND: index of bufs[0]; others: of the snapshot */
 	unsigned n;
 	struct cfs_ebuf **bufs;
 	struct cfs_journal_entry *entries;
@@ -48,9 +56,9 @@ struct cfs_raft_log {
 	uint64_t snap_conf_index;
 
 	struct cfs_elog elog;
-	uint64_t committed;			/* everything up to here has gone through commit_one() */
+	uint64_t committed; /* everything up to here has gone through commit_one() */
 	uint64_t applied;			/* last index that the state contains */
-	uint64_t command;			/* last command that the state contains: where a snapshot can be */
+	uint64_t command; /* last command that the state contains: where a snapshot can be */
 	uint64_t log_bytes;			/* appended since the snapshot */
 	uint64_t checkpoint_bytes, checkpoint_entries;
 	bool committing;
@@ -59,7 +67,8 @@ struct cfs_raft_log {
 	/* leadership */
 	bool leader, announced;
 	uint64_t lead_term, lead_index;		/* announced once `committed` gets to lead_index */
-	struct cfs_list reads, reads_next;	/* waiting for the barrier under way, and for the one after it */
+	struct cfs_list reads,
+		reads_next; /* waiting for the barrier under way, and for the one after it */
 	uint64_t barrier;			/* index of that barrier, 0: none */
 	struct raft_contact contacts[CFS_RAFT_SERVERS_MAX];
 	unsigned n_contacts;
@@ -99,13 +108,24 @@ static inline bool cfs_raft_alone(const struct cfs_raft_log *l)
 }
 
 /* raft_journal.c */
-int cfs_raft_queue_entries(struct cfs_raft_log *l, uint64_t index, const struct raft_entry *entries, unsigned n);
-void cfs_raft_install_begin(struct cfs_raft_log *l, struct raft_snapshot_metadata *meta, struct raft_buffer *data);
-void cfs_raft_maybe_checkpoint(struct cfs_raft_log *l);
+int cfs_raft_queue_entries(struct cfs_raft_log *l, uint64_t index, const struct raft_entry *entries,
+			   unsigned n);
 void cfs_raft_jobs_free(struct cfs_raft_log *l);
+struct raft_job *cfs_raft_job_new(struct cfs_raft_log *l, int kind, unsigned n);
+void cfs_raft_job_free(struct raft_job *job);
+/* begin the next job, if none is under way */
+void cfs_raft_run(struct cfs_raft_log *l);
+void cfs_raft_drop_waiting(struct cfs_raft_log *l);
+void cfs_raft_journal_full(struct cfs_raft_log *l);
+
+/* raft_snapshot.c */
+void cfs_raft_install_begin(struct cfs_raft_log *l, struct raft_snapshot_metadata *meta,
+			    struct raft_buffer *data);
+void cfs_raft_maybe_checkpoint(struct cfs_raft_log *l);
 int cfs_raft_snapshot_load(struct cfs_raft_log *l, char *errbuf, size_t errlen);
 int cfs_raft_snapshot_data(struct cfs_raft_log *l, const void **ret_data, uint32_t *ret_len);
-int cfs_raft_snapshot_conf(struct cfs_raft_log *l, struct raft_configuration *ret_conf, uint64_t *ret_index);
+int cfs_raft_snapshot_conf(struct cfs_raft_log *l, struct raft_configuration *ret_conf,
+			   uint64_t *ret_index);
 
 /* raft_msg.c */
 void cfs_raft_send(struct cfs_raft_log *l, struct raft_message *messages, unsigned n);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* raft_msg.c - messages of a Raft log: out in pieces that fit, in with what libraft does not check, leases. */
+/*
+ * raft_msg.c - messages of a Raft log: out in pieces that fit, in with what libraft does not check,
+ * leases.
+ */
 #include "server/cluster/raft_log_i.h"
 
 #include <errno.h>
@@ -10,7 +13,7 @@
 
 #include "base/log.h"
 
-/* ---- out ---------------------------------------------------------------------------------------------- */
+/* ---- out ------------------------------------------------------------------------------------- */
 
 static void send_one(struct cfs_raft_log *l, const struct raft_message *m, uint64_t stamp)
 {
@@ -19,15 +22,16 @@ static void send_one(struct cfs_raft_log *l, const struct raft_message *m, uint6
 
 	/* a message that is not sent is one that was lost: Raft copes */
 	if (rc)
-		cfs_warn("shard %" PRIu32 ": message of type %d to member %llu not sent: %s", l->group, m->type,
-			 m->server_id, strerror(-rc));
+		cfs_warn("shard %" PRIu32 ": message of type %d to member %llu not sent: %s",
+			 l->group, m->type, m->server_id, strerror(-rc));
 	else
 		l->user->send(l->arg, &out);
 }
 
 /*
- * Append entries in as many messages as it takes. A configuration is always the first entry of its message,
- * because libraft takes the index of the first entry for that of a configuration anywhere in it.
+ * Append entries in as many messages as it takes. A configuration is always the first entry of its
+ * message, because libraft takes the index of the first entry for that of a configuration anywhere
+ * in it.
  */
 static void send_append(struct cfs_raft_log *l, const struct raft_message *whole)
 {
@@ -46,15 +50,19 @@ static void send_append(struct cfs_raft_log *l, const struct raft_message *whole
 			struct cfs_elog_entry *e = cfs_elog_get(&l->elog, next + n);
 
 			if (!e || !e->buf) {
-				cfs_warn("shard %" PRIu32 ": log entry %" PRIu64 " is not in memory any more for "
-					 "member %llu", l->group, next + n, m.server_id);
+				cfs_warn("shard %" PRIu32 ": log entry %" PRIu64
+					 " is not in memory any more for "
+					 "member %llu",
+					 l->group, next + n, m.server_id);
 				return;
 			}
 			bytes += e->len;
 			if (n && (bytes > CFS_PAYLOAD_MAX || e->type == RAFT_CHANGE))
 				break;
-			entries[n] = (struct raft_entry){ .term = e->term, .type = (enum raft_entry_type)e->type,
-				.buf = { .base = e->buf->data, .len = e->len } };
+			entries[n] = (struct raft_entry){ .term = e->term,
+							  .type = (enum raft_entry_type)e->type,
+							  .buf = { .base = e->buf->data,
+								   .len = e->len } };
 		}
 		a->entries = n ? entries : NULL;
 		a->n_entries = n;
@@ -75,7 +83,8 @@ static void send_install(struct cfs_raft_log *l, struct raft_message *m)
 	uint32_t len;
 
 	/* the last checkpoint there is: perhaps a later one than libraft had in mind */
-	if (cfs_raft_snapshot_data(l, &data, &len) || cfs_raft_snapshot_conf(l, &s->conf, &conf_index))
+	if (cfs_raft_snapshot_data(l, &data, &len) ||
+	    cfs_raft_snapshot_conf(l, &s->conf, &conf_index))
 		return;
 	s->last_index = l->snap_index;
 	s->last_term = l->snap_term;
@@ -100,9 +109,12 @@ void cfs_raft_send(struct cfs_raft_log *l, struct raft_message *messages, unsign
 	}
 }
 
-/* ---- in ----------------------------------------------------------------------------------------------- */
+/* ---- in -------------------------------------------------------------------------------------- */
 
-/* a member has answered something we sent at `stamp`: it elected nobody until an election timeout after that */
+/*
+ * a member has answered something we sent at `stamp`: it elected nobody until an election timeout
+ * after that
+ */
 static void note_contact(struct cfs_raft_log *l, uint64_t id, uint64_t stamp)
 {
 	if (stamp > cfs_clock_boot_ns(l->clock))	/* not one of ours */
@@ -136,7 +148,8 @@ bool cfs_raft_lease_valid(struct cfs_raft_log *l)
 			continue;
 		}
 		for (unsigned j = 0; j < l->n_contacts; j++)
-			heard += l->contacts[j].id == conf->servers[i].id && now - l->contacts[j].stamp_ns < lease;
+			heard += l->contacts[j].id == conf->servers[i].id &&
+				 now - l->contacts[j].stamp_ns < lease;
 	}
 	return heard > voters / 2;
 }
@@ -147,10 +160,12 @@ static uint64_t message_term(const struct raft_message *m)
 }
 
 /*
- * A member that rejects what it had acknowledged is either late with an old message or has lost its disk: libraft
- * asserts that it cannot. The first is harmless; the second must leave the group and join it anew under another id.
+ * A member that rejects what it had acknowledged is either late with an old message or has lost its
+ * disk: libraft asserts that it cannot. The first is harmless; the second must leave the group and
+ * join it anew under another id.
  */
-static bool went_back(struct cfs_raft_log *l, raft_id id, const struct raft_append_entries_result *r)
+static bool went_back(struct cfs_raft_log *l, raft_id id,
+		      const struct raft_append_entries_result *r)
 {
 	uint64_t now = cfs_clock_boot_ns(l->clock);
 	raft_index match;
@@ -159,15 +174,18 @@ static bool went_back(struct cfs_raft_log *l, raft_id id, const struct raft_appe
 	    (r->rejected > match && r->last_log_index >= match))
 		return false;
 	if (now - l->back_logged_ns > 10 * CFS_NSEC_PER_SEC || !l->back_logged_ns) {
-		cfs_warn("shard %" PRIu32 ": member %llu has no log entry %llu, but had acknowledged %llu: if it lost its "
-			 "target it must be replaced", l->group, id, r->rejected, match);
+		cfs_warn(
+			"shard %" PRIu32
+			": member %llu has no log entry %llu, but had acknowledged %llu: if it lost its "
+			"target it must be replaced",
+			l->group, id, r->rejected, match);
 		l->back_logged_ns = now;
 	}
 	return true;
 }
 
-int cfs_raft_log_receive(struct cfs_raft_log *l, const void *body, uint32_t body_len, const void *payload,
-			 uint32_t payload_len, const char **ret_why)
+int cfs_raft_log_receive(struct cfs_raft_log *l, const void *body, uint32_t body_len,
+			 const void *payload, uint32_t payload_len, const char **ret_why)
 {
 	struct raft_event ev = { .type = RAFT_RECEIVE };
 	struct cfs_raft_in in;
@@ -185,7 +203,8 @@ int cfs_raft_log_receive(struct cfs_raft_log *l, const void *body, uint32_t body
 		rc = -EPROTO;
 	} else if (in.m.type == RAFT_APPEND_ENTRIES || in.m.type == RAFT_INSTALL_SNAPSHOT) {
 		/* libraft asserts that a term has one leader */
-		if (l->started && raft_state(&l->raft) == RAFT_LEADER && message_term(&in.m) == l->term) {
+		if (l->started && raft_state(&l->raft) == RAFT_LEADER &&
+		    message_term(&in.m) == l->term) {
 			*ret_why = "a second leader in our term";
 			rc = -EPROTO;
 		}

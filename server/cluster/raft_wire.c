@@ -13,9 +13,10 @@
 #define VOTE_GRANTED	1u
 #define VOTE_PRE	2u
 
-/* ---- encode -------------------------------------------------------------------------------- */
+/* ---- encode ---------------------------------------------------------------------------------- */
 
-static int put_append(struct cfs_builder *b, const struct raft_append_entries *a, struct cfs_raft_out *out)
+static int put_append(struct cfs_builder *b, const struct raft_append_entries *a,
+		      struct cfs_raft_out *out)
 {
 	struct cfs_raft_append head = {
 		.prev_index = cfs_cpu_to_le64(a->prev_log_index),
@@ -57,7 +58,8 @@ static int put_append(struct cfs_builder *b, const struct raft_append_entries *a
 	return 0;
 }
 
-static int put_install(struct cfs_builder *b, const struct raft_install_snapshot *s, struct cfs_raft_out *out)
+static int put_install(struct cfs_builder *b, const struct raft_install_snapshot *s,
+		       struct cfs_raft_out *out)
 {
 	struct cfs_raft_install head;
 	struct raft_buffer conf;
@@ -156,8 +158,8 @@ static int put_part(struct cfs_builder *b, const struct raft_message *m, struct 
 	}
 }
 
-int cfs_raft_encode(const struct raft_message *m, uint32_t group, uint64_t from, const char *from_addr,
-		    uint64_t stamp, struct cfs_raft_out *out)
+int cfs_raft_encode(const struct raft_message *m, uint32_t group, uint64_t from,
+		    const char *from_addr, uint64_t stamp, struct cfs_raft_out *out)
 {
 	size_t addr_len = strlen(from_addr), to_len = strlen(m->server_address);
 	struct cfs_raft_msg *head;
@@ -199,7 +201,7 @@ int cfs_raft_encode(const struct raft_message *m, uint32_t group, uint64_t from,
 	return 0;
 }
 
-/* ---- decode -------------------------------------------------------------------------------- */
+/* ---- decode ---------------------------------------------------------------------------------- */
 
 bool cfs_raft_conf_valid(const void *buf, size_t len)
 {
@@ -327,7 +329,8 @@ static int take_install(struct cfs_cursor *c, const void *payload, uint32_t payl
 	s->last_index = cfs_le64_to_cpu(head.last_index);
 	s->last_term = cfs_le64_to_cpu(head.last_term);
 	s->conf_index = cfs_le64_to_cpu(head.conf_index);
-	if (s->last_index == 0 || s->last_term == 0 || s->last_term > s->term || s->conf_index > s->last_index)
+	if (s->last_index == 0 || s->last_term == 0 || s->last_term > s->term ||
+	    s->conf_index > s->last_index)
 		cfs_cursor_fail(c, "impossible snapshot index or term");
 	else if ((uint64_t)conf_len + data_len != payload_len || data_len == 0)
 		cfs_cursor_fail(c, "lengths do not make up the payload");

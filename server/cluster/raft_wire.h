@@ -3,8 +3,9 @@
  * raft_wire.h - Raft's messages as they travel between nodes in CFS_OP_RAFT (format version 1).
  *
  * The body is struct cfs_raft_msg, the sender's address, then the type's own part; what is bulky
- * (log entries, a snapshot's configuration and manifest) is the payload, under the crc32c that stands in
- * the message. Pure functions; the decoder trusts nothing, since libraft asserts what it is given.
+ * (log entries, a snapshot's configuration and manifest) is the payload, under the crc32c that
+ * stands in the message. Pure functions; the decoder trusts nothing, since libraft asserts what it
+ * is given.
  */
 #ifndef CFS_SERVER_CLUSTER_RAFT_WIRE_H
 #define CFS_SERVER_CLUSTER_RAFT_WIRE_H
@@ -16,7 +17,7 @@
 #define CFS_RAFT_MAGIC		0x46415243u	/* "CRAF" */
 #define CFS_RAFT_VERSION	1u
 #define CFS_RAFT_ENTRIES_MAX	256u		/* log entries in one message */
-#define CFS_RAFT_ADDR_MAX	55u		/* bytes of an address, without NUL: as cfs_map_target */
+#define CFS_RAFT_ADDR_MAX 55u /* bytes of an address, without NUL: as cfs_map_target */
 #define CFS_RAFT_SERVERS_MAX	15u		/* members of one group */
 
 struct cfs_raft_msg {		/* followed by address, then the type's part */
@@ -28,7 +29,7 @@ struct cfs_raft_msg {		/* followed by address, then the type's part */
 	cfs_le32 payload_crc;	/* crc32c of the payload */
 	cfs_le64 from, to;	/* raft ids */
 	cfs_le64 term;
-	cfs_le64 stamp;		/* append entries: the leader's clock, ns; its result: the same, echoed */
+	cfs_le64 stamp; /* append entries: the leader's clock, ns; its result: the same, echoed */
 };
 _Static_assert(sizeof(struct cfs_raft_msg) == 48, "cfs_raft_msg");
 
@@ -46,7 +47,7 @@ struct cfs_raft_vote_result {	/* REQUEST_VOTE_RESULT */
 };
 _Static_assert(sizeof(struct cfs_raft_vote_result) == 8, "cfs_raft_vote_result");
 
-struct cfs_raft_append {	/* APPEND_ENTRIES; followed by n_entries cfs_raft_entry; payload: their data */
+struct cfs_raft_append { /* APPEND_ENTRIES; followed by n_entries cfs_raft_entry; payload: their data */
 	cfs_le64 prev_index, prev_term;
 	cfs_le64 commit;
 	cfs_le32 n_entries;
@@ -82,8 +83,9 @@ struct cfs_raft_timeout {	/* TIMEOUT_NOW */
 };
 _Static_assert(sizeof(struct cfs_raft_timeout) == 16, "cfs_raft_timeout");
 
-#define CFS_RAFT_BODY_MAX (sizeof(struct cfs_raft_msg) + CFS_RAFT_ADDR_MAX + sizeof(struct cfs_raft_append) + \
-			   CFS_RAFT_ENTRIES_MAX * sizeof(struct cfs_raft_entry))
+#define CFS_RAFT_BODY_MAX                                                                   \
+	(sizeof(struct cfs_raft_msg) + CFS_RAFT_ADDR_MAX + sizeof(struct cfs_raft_append) + \
+	 CFS_RAFT_ENTRIES_MAX * sizeof(struct cfs_raft_entry))
 
 /* an encoded message; the payload is malloc()ed and belongs to whoever holds the struct */
 struct cfs_raft_out {
@@ -101,14 +103,17 @@ struct cfs_raft_out {
  * @stamp: see struct cfs_raft_msg
  * Return: 0; -EMSGSIZE more than a message holds; -ENOMEM; -EINVAL a type we do not know.
  */
-int cfs_raft_encode(const struct raft_message *m, uint32_t group, uint64_t from, const char *from_addr,
-		    uint64_t stamp, struct cfs_raft_out *out);
+int cfs_raft_encode(const struct raft_message *m, uint32_t group, uint64_t from,
+		    const char *from_addr, uint64_t stamp, struct cfs_raft_out *out);
 
 struct cfs_raft_in {
 	uint32_t group;
 	uint64_t to, stamp;
 	char addr[CFS_RAFT_ADDR_MAX + 1];
-	/* server_id and server_address are those of the sender; memory as raft_step() wants it for RAFT_RECEIVE */
+	/*
+	 * server_id and server_address are those of the sender; memory as raft_step() wants it for
+	 * RAFT_RECEIVE
+	 */
 	struct raft_message m;
 };
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* status.c - the STATUS document: one JSON object. Numbers named *_bytes and *_ns are what they say. */
+/*
+ * status.c - the STATUS document: one JSON object. Numbers named *_bytes and *_ns are what they
+ * say.
+ */
 #include "server/cluster/node_i.h"
 
 #include <jansson.h>
@@ -10,15 +13,17 @@
 
 static const char *phase_name(const struct cfs_node *n)
 {
-	static const char *const names[] = { "starting", "serving", "failed", "stopping", "stopped" };
+	static const char *const names[] = { "starting", "serving", "failed", "stopping",
+					     "stopped" };
 
 	return names[n->phase];
 }
 
 static void uuid_text(const uint8_t *u, char *buf)
 {
-	sprintf(buf, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4],
-		u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	sprintf(buf, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0],
+		u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
+		u[14], u[15]);
 }
 
 /* a path may hold any bytes, JSON may not */
@@ -35,15 +40,16 @@ static json_t *node_json(struct cfs_node *n)
 	char uuid[37];
 
 	uuid_text(n->cluster, uuid);
-	return json_pack("{s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-			 "state", phase_name(n), "cluster", uuid, "listen", n->listen, "address", n->advertise,
-			 "state_dir", text_json(n->state_dir), "wire_version", (int)CFS_WIRE_VERSION, "log_version", (int)CFS_LOG_VERSION,
-			 "connections", I(n->n_conns), "requests", I(n->n_requests), "refused", I(n->n_refused),
-			 "lease_ms", I(n->p.lease_ms),
-			 "uptime_ms", I((now - n->born_ns) / CFS_NSEC_PER_MSEC),
-			 "open_ms", I(n->open_ns / CFS_NSEC_PER_MSEC),
-			 "restore_ms", I(n->restoring ? 0 : n->restore_ns / CFS_NSEC_PER_MSEC),
-			 "start_ms", I(n->serving_ns ? (n->serving_ns - n->born_ns) / CFS_NSEC_PER_MSEC : 0));
+	return json_pack(
+		"{s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+		"state", phase_name(n), "cluster", uuid, "listen", n->listen, "address",
+		n->advertise, "state_dir", text_json(n->state_dir), "wire_version",
+		(int)CFS_WIRE_VERSION, "log_version", (int)CFS_LOG_VERSION, "connections",
+		I(n->n_conns), "requests", I(n->n_requests), "refused", I(n->n_refused), "lease_ms",
+		I(n->p.lease_ms), "uptime_ms", I((now - n->born_ns) / CFS_NSEC_PER_MSEC), "open_ms",
+		I(n->open_ns / CFS_NSEC_PER_MSEC), "restore_ms",
+		I(n->restoring ? 0 : n->restore_ns / CFS_NSEC_PER_MSEC), "start_ms",
+		I(n->serving_ns ? (n->serving_ns - n->born_ns) / CFS_NSEC_PER_MSEC : 0));
 }
 
 static json_t *raft_json(struct cfs_node *n)
@@ -51,13 +57,14 @@ static json_t *raft_json(struct cfs_node *n)
 	struct cfs_raft_stat st;
 
 	cfs_raft_log_stat(n->raft, &st);
-	return json_pack("{s:s, s:I, s:I, s:I, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-			 "role", st.role, "id", I(st.id), "term", I(st.term), "leader", I(st.leader),
-			 "leader_address", st.leader_addr, "members", (int)st.members, "last_index", I(st.last),
-			 "commit_index", I(st.commit), "applied_index", I(st.applied), "snapshot_index", I(st.snapshot),
-			 "log_bytes", I(st.log_bytes), "journal_bytes", I(cfs_journal_bytes(n->journal)),
-			 "proposals", I(st.proposals), "writes", I(st.writes), "checkpoints", I(st.checkpoints),
-			 "journal_full", I(st.journal_full));
+	return json_pack(
+		"{s:s, s:I, s:I, s:I, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+		"role", st.role, "id", I(st.id), "term", I(st.term), "leader", I(st.leader),
+		"leader_address", st.leader_addr, "members", (int)st.members, "last_index",
+		I(st.last), "commit_index", I(st.commit), "applied_index", I(st.applied),
+		"snapshot_index", I(st.snapshot), "log_bytes", I(st.log_bytes), "journal_bytes",
+		I(cfs_journal_bytes(n->journal)), "proposals", I(st.proposals), "writes",
+		I(st.writes), "checkpoints", I(st.checkpoints), "journal_full", I(st.journal_full));
 }
 
 static json_t *shard_json(struct cfs_node *n)
@@ -68,16 +75,19 @@ static json_t *shard_json(struct cfs_node *n)
 	if (!n->shard || cfs_meta_stat(n->meta, &m))
 		return json_null();
 	cfs_shard_stat(n->shard, &s);
-	return json_pack("{s:i, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:I, s:I, s:I, s:I, s:I}",
-			 "shard", 0, "leader", s.leader, "grace", s.grace,
-			 "epoch", I(cfs_shard_leader_epoch(n->shard)), "sessions", I(m.sessions), "connections", I(s.conns),
-			 "dir_leases", I(s.dir_leases), "file_leases", I(s.file_leases), "lease_bytes", I(s.lease_bytes),
-			 "requests", I(s.requests), "batches", I(s.batches), "batched_requests", I(s.batched_requests),
-			 "breaks_sent", I(s.breaks_sent), "asks_sent", I(s.asks_sent), "fenced", I(s.fenced),
-			 "replays", I(s.replays), "waits", I(s.waits), "lock_waiters", I(s.lock_waiters), "inodes", I(m.inodes),
-			 "dirs", I(m.dirs), "extents", I(m.extents), "data_bytes", I(m.data_bytes),
-			 "dead_objects", I(m.dead_objects), "orphans", I(m.orphans), "db_bytes", I(m.db_bytes));
+	return json_pack(
+		"{s:i, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+		"s:I, s:I, s:I, s:I, s:I}",
+		"shard", 0, "leader", s.leader, "grace", s.grace, "epoch",
+		I(cfs_shard_leader_epoch(n->shard)), "sessions", I(m.sessions), "connections",
+		I(s.conns), "dir_leases", I(s.dir_leases), "file_leases", I(s.file_leases),
+		"lease_bytes", I(s.lease_bytes), "requests", I(s.requests), "batches", I(s.batches),
+		"batched_requests", I(s.batched_requests), "breaks_sent", I(s.breaks_sent),
+		"asks_sent", I(s.asks_sent), "fenced", I(s.fenced), "replays", I(s.replays),
+		"waits", I(s.waits), "lock_waiters", I(s.lock_waiters), "inodes", I(m.inodes),
+		"dirs", I(m.dirs), "extents", I(m.extents), "data_bytes", I(m.data_bytes),
+		"dead_objects", I(m.dead_objects), "orphans", I(m.orphans), "db_bytes",
+		I(m.db_bytes));
 }
 
 static json_t *target_json(const struct node_target *t)
@@ -85,20 +95,24 @@ static json_t *target_json(const struct node_target *t)
 	struct cfs_store_stat s;
 
 	cfs_store_stat(t->store, &s);
-	return json_pack("{s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "id", I(t->id),
-			 "path", text_json(t->path), "total_bytes", I(s.total_bytes), "free_bytes", I(s.free_bytes), "live_bytes",
-			 I(s.live_bytes), "dead_bytes", I(s.dead_bytes), "objects", I(s.objects), "index_bytes", I(s.index_bytes),
-			 "segments", I(s.segments), "segments_free", I(s.segments_free), "cleaned_segments", I(s.cleaned_segments),
-			 "user_written_bytes", I(s.bytes_written_user), "written_bytes", I(s.bytes_written_total),
-			 "checksum_errors", I(s.checksum_errors), "open_ms", I(s.open_ns / CFS_NSEC_PER_MSEC));
+	return json_pack(
+		"{s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "id",
+		I(t->id), "path", text_json(t->path), "total_bytes", I(s.total_bytes), "free_bytes",
+		I(s.free_bytes), "live_bytes", I(s.live_bytes), "dead_bytes", I(s.dead_bytes),
+		"objects", I(s.objects), "index_bytes", I(s.index_bytes), "segments", I(s.segments),
+		"segments_free", I(s.segments_free), "cleaned_segments", I(s.cleaned_segments),
+		"user_written_bytes", I(s.bytes_written_user), "written_bytes",
+		I(s.bytes_written_total), "checksum_errors", I(s.checksum_errors), "open_ms",
+		I(s.open_ns / CFS_NSEC_PER_MSEC));
 }
 
 static json_t *map_json(const struct cfs_node *n)
 {
 	if (!n->map)
 		return json_null();
-	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "epoch", I(n->map->epoch), "targets", I(n->map->n_targets), "pgs",
-			 I(n->map->n_pgs), "replicas", I(n->map->replicas), "shards", I(n->map->shards));
+	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "epoch", I(n->map->epoch), "targets",
+			 I(n->map->n_targets), "pgs", I(n->map->n_pgs), "replicas",
+			 I(n->map->replicas), "shards", I(n->map->shards));
 }
 
 char *cfs_node_status(struct cfs_node *n)
@@ -108,10 +122,12 @@ char *cfs_node_status(struct cfs_node *n)
 
 	for (unsigned i = 0; i < n->n_targets; i++)
 		json_array_append_new(targets, target_json(&n->targets[i]));
-	objects = json_pack("{s:I, s:I, s:I, s:I, s:I}", "writes", I(n->n_obj_writes), "reads", I(n->n_obj_reads),
-			    "received_bytes", I(n->n_obj_bytes_in), "sent_bytes", I(n->n_obj_bytes_out), "under_way", I(n->n_ops));
-	root = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "node", node_json(n), "raft", raft_json(n), "shard", shard_json(n),
-			 "map", map_json(n), "objects", objects, "targets", targets);
+	objects = json_pack("{s:I, s:I, s:I, s:I, s:I}", "writes", I(n->n_obj_writes), "reads",
+			    I(n->n_obj_reads), "received_bytes", I(n->n_obj_bytes_in), "sent_bytes",
+			    I(n->n_obj_bytes_out), "under_way", I(n->n_ops));
+	root = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "node", node_json(n), "raft",
+			 raft_json(n), "shard", shard_json(n), "map", map_json(n), "objects",
+			 objects, "targets", targets);
 	text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
 	json_decref(root);
 	return text;

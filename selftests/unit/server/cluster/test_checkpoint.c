@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves of checkpoints (server/cluster/checkpoint.h), on the simulator's disk and a real store and state: a copy of the
- * state comes back key by key; taking goes on while entries are applied; old copies, and halves of failed ones,
- * disappear from the store while everybody else's objects stay; rot and missing objects are found; a manifest of another cluster,
- * shard or format is refused.
+ * Proves of checkpoints (server/cluster/checkpoint.h), on the simulator's disk and a real store and
+ * state: a copy of the state comes back key by key; taking goes on while entries are applied; old
+ * copies, and halves of failed ones, disappear from the store while everybody else's objects stay;
+ * rot and missing objects are found; a manifest of another cluster, shard or format is refused.
  */
 #include "../meta/state_test.h"
 
@@ -45,7 +45,8 @@ static bool is_done(void *arg)
 static int wait_done(void)
 {
 	assert_false(done);
-	assert_true(cfs_sim_run_until(sim, is_done, NULL, cfs_sim_now(sim) + 600 * CFS_NSEC_PER_SEC));
+	assert_true(
+		cfs_sim_run_until(sim, is_done, NULL, cfs_sim_now(sim) + 600 * CFS_NSEC_PER_SEC));
 	done = false;
 	return done_err;
 }
@@ -57,7 +58,11 @@ static void run_ms(uint64_t ms)
 
 static void make_ckpt(void)
 {
-	struct cfs_ckpt_params p = { .clock = cfs_sim_node_clock(node), .store = store, .target = 3, .dir = st.dir, .arg = &st };
+	struct cfs_ckpt_params p = { .clock = cfs_sim_node_clock(node),
+				     .store = store,
+				     .target = 3,
+				     .dir = st.dir,
+				     .arg = &st };
 
 	memcpy(p.cluster, state_cluster, 16);
 	assert_int_equal(cfs_ckpt_create(&p, &ck), 0);
@@ -154,8 +159,12 @@ static void put_other(uint64_t seq)
 {
 	static uint8_t data[4096] __attribute__((aligned(4096)));
 	uint32_t crc = cfs_crc32c(0, data, sizeof(data));
-	struct cfs_store_write w = { .oid = { cfs_cpu_to_le64(5), cfs_cpu_to_le64(seq) }, .data = data, .len = sizeof(data),
-		.n_crcs = 1, .crcs = &crc, .done = on_written };
+	struct cfs_store_write w = { .oid = { cfs_cpu_to_le64(5), cfs_cpu_to_le64(seq) },
+				     .data = data,
+				     .len = sizeof(data),
+				     .n_crcs = 1,
+				     .crcs = &crc,
+				     .done = on_written };
 
 	written = false;
 	cfs_store_write(store, &w);
@@ -183,9 +192,11 @@ static void there_and_back(void **state)
 	assert_int_equal(wait_done(), 0);
 	assert_false(cfs_ckpt_busy(ck));
 	m = done_manifest;
-	assert_int_equal(cfs_ckpt_manifest_check(&m, sizeof(m), state_cluster, 0, &checked, &why), 0);
+	assert_int_equal(cfs_ckpt_manifest_check(&m, sizeof(m), state_cluster, 0, &checked, &why),
+			 0);
 	assert_true(cfs_le64_to_cpu(m.total) > 2ull * CFS_OBJECT_MAX);
-	assert_int_equal(count_objects(CFS_OID_OWNER_META), (cfs_le64_to_cpu(m.total) + CFS_OBJECT_MAX - 1) / CFS_OBJECT_MAX);
+	assert_int_equal(count_objects(CFS_OID_OWNER_META),
+			 (cfs_le64_to_cpu(m.total) + CFS_OBJECT_MAX - 1) / CFS_OBJECT_MAX);
 	assert_int_equal(cfs_le32_to_cpu(m.target), 3);
 
 	uint64_t applied = cfs_meta_applied(st.m);
@@ -245,10 +256,12 @@ static void old_ones_go(void **state)
 	second = done_manifest;
 	assert_true(second.first_seq != first.first_seq);
 	run_ms(2000);
-	assert_true(count_objects(CFS_OID_OWNER_META) > n);	/* both, until the second one is what counts */
+	assert_true(count_objects(CFS_OID_OWNER_META) >
+		    n); /* both, until the second one is what counts */
 	cfs_ckpt_keep(ck, &second);
 	run_ms(2000);
-	assert_int_equal(count_objects(CFS_OID_OWNER_META), (cfs_le64_to_cpu(second.total) + CFS_OBJECT_MAX - 1) / CFS_OBJECT_MAX);
+	assert_int_equal(count_objects(CFS_OID_OWNER_META),
+			 (cfs_le64_to_cpu(second.total) + CFS_OBJECT_MAX - 1) / CFS_OBJECT_MAX);
 	assert_int_equal(count_objects(5), n);
 	assert_int_equal(restore(&second), 0);
 	assert_int_not_equal(restore(&first), 0);
@@ -310,7 +323,8 @@ static void rot_is_found(void **state)
 	bytes = cfs_sim_disk_bytes(disk);
 	at = memmem(bytes, DISK_BYTES, needle, sizeof(needle));
 	assert_non_null(at);
-	for (; at; at = memmem(at + 1, (size_t)(bytes + DISK_BYTES - at - 1), needle, sizeof(needle)))
+	for (; at;
+	     at = memmem(at + 1, (size_t)(bytes + DISK_BYTES - at - 1), needle, sizeof(needle)))
 		cfs_sim_disk_rot(disk, (uint64_t)(at - bytes), 1000, 1);
 	assert_int_equal(restore(&m), -EBADMSG);
 	m.total = cfs_cpu_to_le64(cfs_le64_to_cpu(m.total) + CFS_OBJECT_MAX);
@@ -338,7 +352,8 @@ static void manifests(void **state)
 		case 5: m.total = 0; break;
 		case 6: m.total = cfs_cpu_to_le64(CFS_CKPT_BYTES_MAX + 1); break;
 		}
-		assert_int_equal(cfs_ckpt_manifest_check(&m, len, state_cluster, 0, &out, &why), -EUCLEAN);
+		assert_int_equal(cfs_ckpt_manifest_check(&m, len, state_cluster, 0, &out, &why),
+				 -EUCLEAN);
 		assert_non_null(why);
 	}
 	m = done_manifest;

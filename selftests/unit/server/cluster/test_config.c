@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves of claudefsd's configuration: the documented keys are read, what is wrong is refused in one line that names file
- * and line, options win over the file, and an address that nobody can connect to is not told to clients.
+ * Proves of claudefsd's configuration: the documented keys are read, what is wrong is refused in
+ * one line that names file and line, options win over the file, and an address that nobody can
+ * connect to is not told to clients.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -39,9 +40,13 @@ static void all_keys(void **state)
 	struct cfs_config c;
 
 	(void)state;
-	assert_int_equal(read_text(&c, "; comment\n[server]\nlisten = 10.0.0.1:9511\nadvertise = [fd00::1]:9511\n"
-				   "state_dir = /s/d\npid_file=/p\nlog_file = /l\nlog_level = debug\nlease_ms = 2000\n"
-				   "checkpoint_bytes = 64M\n\n[target.0]\npath = /dev/a\n[target.3]\npath = /dev/b\n"), 0);
+	assert_int_equal(
+		read_text(
+			&c,
+			"; comment\n[server]\nlisten = 10.0.0.1:9511\nadvertise = [fd00::1]:9511\n"
+			"state_dir = /s/d\npid_file=/p\nlog_file = /l\nlog_level = debug\nlease_ms = 2000\n"
+			"checkpoint_bytes = 64M\n\n[target.0]\npath = /dev/a\n[target.3]\npath = /dev/b\n"),
+		0);
 	assert_string_equal(c.listen, "10.0.0.1:9511");
 	assert_string_equal(c.state_dir, "/s/d");
 	assert_string_equal(c.pid_file, "/p");
@@ -111,7 +116,8 @@ static void refused(void **state)
 
 		assert_int_equal(read_text(&c, bad[i].text), -EINVAL);
 		snprintf(where, sizeof(where), "%s:%d: ", path, bad[i].line);
-		if (strncmp(err, where, strlen(where)) || !strstr(err, bad[i].say) || strchr(err, '\n'))
+		if (strncmp(err, where, strlen(where)) || !strstr(err, bad[i].say) ||
+		    strchr(err, '\n'))
 			fail_msg("%s -> %s", bad[i].text, err);
 		cfs_config_free(&c);
 	}
@@ -127,7 +133,11 @@ static void options_win(void **state)
 	const char *why;
 
 	(void)state;
-	assert_int_equal(read_text(&c, "[server]\nlisten = a:1\n[target.0]\npath = /dev/a\n[target.1]\npath = /dev/b\n"), 0);
+	assert_int_equal(
+		read_text(
+			&c,
+			"[server]\nlisten = a:1\n[target.0]\npath = /dev/a\n[target.1]\npath = /dev/b\n"),
+		0);
 	assert_int_equal(cfs_config_set(&c, "listen", "b:2", &why), 0);
 	assert_int_equal(cfs_config_set(&c, "target", "/x", &why), 0);
 	assert_int_equal(cfs_config_set(&c, "target", "/y", &why), 0);

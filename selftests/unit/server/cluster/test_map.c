@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves of the cluster map: what is encoded comes back, placement covers all targets with distinct copies, and every
- * cut or contradictory map is refused.
+ * Proves of the cluster map: what is encoded comes back, placement covers all targets with distinct
+ * copies, and every cut or contradictory map is refused.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -66,7 +66,8 @@ static void placement(void **state)
 
 	(void)state;
 	for (uint64_t pg = 0; pg < 64; pg++) {
-		struct cfs_oid oid = { .owner = 5, .seq = cfs_cpu_to_le64(pg << CFS_OID_PG_SHIFT | 99) };
+		struct cfs_oid oid = { .owner = 5,
+				       .seq = cfs_cpu_to_le64(pg << CFS_OID_PG_SHIFT | 99) };
 		const uint32_t *row = cfs_map_pg(map, &oid);
 
 		assert_non_null(row);
@@ -76,7 +77,8 @@ static void placement(void **state)
 	}
 	for (unsigned i = 0; i < 3; i++)
 		assert_true(on[i] >= 40 && on[i] <= 45);
-	assert_null(cfs_map_pg(map, &(struct cfs_oid){ .seq = cfs_cpu_to_le64(64ull << CFS_OID_PG_SHIFT) }));
+	assert_null(cfs_map_pg(
+		map, &(struct cfs_oid){ .seq = cfs_cpu_to_le64(64ull << CFS_OID_PG_SHIFT) }));
 	assert_non_null(cfs_map_target(map, 12));
 	assert_null(cfs_map_target(map, 13));
 	cfs_map_free(map);
@@ -91,12 +93,14 @@ static void refused(void **state)
 	const char *why;
 
 	(void)state;
-	assert_int_equal(cfs_map_create(&t, 1, 64, 2, &back), -EINVAL);	/* more copies than targets */
+	assert_int_equal(cfs_map_create(&t, 1, 64, 2, &back),
+			 -EINVAL); /* more copies than targets */
 	assert_int_equal(cfs_map_create(&t, 0, 64, 1, &back), -EINVAL);
 	assert_int_equal(cfs_map_create(&t, 1, 0, 1, &back), -EINVAL);
 	map->pgs[3] = 99;
 	cfs_map_encode(map, buf);
-	assert_int_equal(cfs_map_decode(buf, len, &back, &why), -EPROTO);	/* a target that is not there */
+	assert_int_equal(cfs_map_decode(buf, len, &back, &why),
+			 -EPROTO); /* a target that is not there */
 	map->pgs[3] = 10;
 	map->targets[1].id = map->targets[0].id;
 	cfs_map_encode(map, buf);
@@ -104,7 +108,8 @@ static void refused(void **state)
 	map->targets[1].id = cfs_cpu_to_le32(11);
 	memset(map->targets[1].addr, 'x', sizeof(map->targets[1].addr));
 	cfs_map_encode(map, buf);
-	assert_int_equal(cfs_map_decode(buf, len, &back, &why), -EPROTO);	/* an address without an end */
+	assert_int_equal(cfs_map_decode(buf, len, &back, &why),
+			 -EPROTO); /* an address without an end */
 	free(buf);
 	cfs_map_free(map);
 }
@@ -112,7 +117,9 @@ static void refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(round_trip), cmocka_unit_test(placement), cmocka_unit_test(refused),
+		cmocka_unit_test(round_trip),
+		cmocka_unit_test(placement),
+		cmocka_unit_test(refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * timeout: 300
- * Proves of whole nodes (server/cluster/node.h), in the simulator's time, network and disks, with a client that asks
- * again, with the same slot and seq, until it is answered: whatever was answered is there after kills, power cuts and the
- * loss of the state directory, and was done exactly once; checkpoints are taken and used meanwhile; a stop is
- * clean at any moment; three members go on without one, agree in the end key by key, bring back one
- * that was away for long by their leader's checkpoint, and outlive one that lost its disk.
+ * timeout: 300 Proves of whole nodes (server/cluster/node.h), in the simulator's time, network and
+ * disks, with a client that asks again, with the same slot and seq, until it is answered: whatever
+ * was answered is there after kills, power cuts and the loss of the state directory, and was done
+ * exactly once; checkpoints are taken and used meanwhile; a stop is clean at any moment; three
+ * members go on without one, agree in the end key by key, bring back one that was away for long by
+ * their leader's checkpoint, and outlive one that lost its disk.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -41,7 +41,7 @@ static struct server servers[SERVERS];
 static unsigned n_servers;
 static uint64_t checkpoint_bytes;
 
-/* ---- servers ------------------------------------------------------------------------------------------- */
+/* ---- servers --------------------------------------------------------------------------------- */
 
 static void on_started(void *arg, int err, const char *why)
 {
@@ -70,8 +70,15 @@ static void start(struct server *s)
 {
 	struct cfs_raft_member members[SERVERS];
 	struct cfs_node_target target = { .path = s->addr };
-	struct cfs_node_params p = { .listen = s->addr, .state_dir = s->dir, .targets = &target, .n_targets = 1,
-		.lease_ms = 1000, .checkpoint_bytes = checkpoint_bytes, .started = on_started, .failed = on_failed, .arg = s };
+	struct cfs_node_params p = { .listen = s->addr,
+				     .state_dir = s->dir,
+				     .targets = &target,
+				     .n_targets = 1,
+				     .lease_ms = 1000,
+				     .checkpoint_bytes = checkpoint_bytes,
+				     .started = on_started,
+				     .failed = on_failed,
+				     .arg = s };
 
 	if (!cfs_sim_node_alive(s->sn))
 		cfs_sim_node_restart(s->sn);
@@ -101,7 +108,8 @@ static void crash(struct server *s, enum cfs_sim_crash how, bool lose_state)
 	cfs_dev_close(s->dev);
 	s->node = NULL;
 	snprintf(shard, sizeof(shard), "%s/shard0", s->dir);
-	if (how == CFS_SIM_POWER || lose_state)	/* the working copy is not to be trusted: cfs_meta_open() would see that */
+	if (how == CFS_SIM_POWER ||
+	    lose_state) /* the working copy is not to be trusted: cfs_meta_open() would see that */
 		assert_int_equal(cfs_meta_discard(shard), 0);
 }
 
@@ -113,7 +121,8 @@ static bool is_stopped(void *arg)
 static void stop(struct server *s)
 {
 	cfs_node_stop(s->node, on_stopped);
-	assert_true(cfs_sim_run_until(sim, is_stopped, s, cfs_sim_now(sim) + 10 * CFS_NSEC_PER_SEC));
+	assert_true(
+		cfs_sim_run_until(sim, is_stopped, s, cfs_sim_now(sim) + 10 * CFS_NSEC_PER_SEC));
 	cfs_node_destroy(s->node);
 	cfs_dev_close(s->dev);
 	s->node = NULL;
@@ -135,7 +144,7 @@ static void format(struct server *s)
 	cfs_dev_close(dev);
 }
 
-/* ---- a client: one request at a time ---------------------------------------------------------------------- */
+/* ---- a client: one request at a time --------------------------------------------------------- */
 
 static struct client {
 	struct cfs_sim_node *sn;
@@ -201,8 +210,9 @@ static bool try_once(const struct cfs_msg_hdr *hdr, const void *body, uint32_t l
 static bool dial(void)
 {
 	struct cfs_net *net = cfs_sim_node_net(cl.sn);
-	struct cfs_hello_req req = { .version_min = cfs_cpu_to_le32(1), .version_max = cfs_cpu_to_le32(1),
-		.role = cfs_cpu_to_le32(CFS_ROLE_WORKER) };
+	struct cfs_hello_req req = { .version_min = cfs_cpu_to_le32(1),
+				     .version_max = cfs_cpu_to_le32(1),
+				     .role = cfs_cpu_to_le32(CFS_ROLE_WORKER) };
 	struct cfs_msg_hdr hdr;
 
 	hang_up();
@@ -241,7 +251,8 @@ static uint32_t call(uint16_t op, const void *body, uint32_t len)
 			on_retry();
 		cfs_sim_run(sim, cfs_sim_now(sim) + 50 * MS);
 	}
-	fail_msg("no answer for opcode %u: %s, last status %u", op, cl.answered ? "answered" : "silent", cl.status);
+	fail_msg("no answer for opcode %u: %s, last status %u", op,
+		 cl.answered ? "answered" : "silent", cl.status);
 	return 0;
 }
 
@@ -265,7 +276,8 @@ static uint32_t make(uint32_t n)
 	struct {
 		struct cfs_mknode_req req;
 		char name[32];
-	} mk = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT), .mode = cfs_cpu_to_le32(S_IFREG | 0644) } };
+	} mk = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT),
+			  .mode = cfs_cpu_to_le32(S_IFREG | 0644) } };
 	int len = snprintf(mk.name, sizeof(mk.name), "file%u", n);
 
 	mk.req.name_len = cfs_cpu_to_le32((uint32_t)len);
@@ -284,7 +296,7 @@ static uint32_t look(uint32_t n)
 	return call(CFS_OP_LOOKUP, &lk, (uint32_t)(sizeof(lk.req) + (size_t)len));
 }
 
-/* ---- the world ------------------------------------------------------------------------------------------------ */
+/* ---- the world ------------------------------------------------------------------------------- */
 
 static void begin(uint64_t seed, unsigned n)
 {
@@ -324,7 +336,7 @@ static void end(void)
 	cfs_sim_destroy(sim);
 }
 
-/* ---- one node ----------------------------------------------------------------------------------------------------- */
+/* ---- one node -------------------------------------------------------------------------------- */
 
 static unsigned crashes;
 
@@ -364,7 +376,8 @@ static void one_node_seed(uint64_t seed)
 
 		cfs_sim_at(sim, cfs_sim_now(sim) + cfs_sim_below(sim, 60 * MS), strike, s);
 		for (unsigned i = 0; i < count; i++)
-			assert_int_equal(make(n++), 0);	/* never EEXIST: a repeat gets the first answer */
+			assert_int_equal(make(n++),
+					 0); /* never EEXIST: a repeat gets the first answer */
 	}
 	assert_true(crashes >= 6);
 	if (!s->node)
@@ -406,7 +419,8 @@ static void stops(void **state)
 		struct {
 			struct cfs_mknode_req req;
 			char name[32];
-		} mk = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT), .mode = cfs_cpu_to_le32(S_IFREG | 0644) } };
+		} mk = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT),
+				  .mode = cfs_cpu_to_le32(S_IFREG | 0644) } };
 		struct cfs_send send = { .body = &mk };
 
 		for (unsigned i = 0; i < 30; i++)
@@ -423,7 +437,8 @@ static void stops(void **state)
 		cfs_sim_run(sim, cfs_sim_now(sim) + cfs_sim_below(sim, 2 * MS));
 		stop(s);
 		start(s);
-		assert_int_equal(make(n++), 0);	/* the same slot and seq: done or not, it is done once */
+		assert_int_equal(make(n++),
+				 0); /* the same slot and seq: done or not, it is done once */
 	}
 	for (uint32_t i = 0; i < n; i++)
 		assert_int_equal(look(i), 0);
@@ -435,7 +450,9 @@ static void ignore(void *arg)
 	(void)arg;
 }
 
-/* the objects of a file that is gone are deleted on their target, after the grace of dead objects */
+/*
+ * the objects of a file that is gone are deleted on their target, after the grace of dead objects
+ */
 static void dead_objects(void **state)
 {
 	static uint8_t data[100000] __attribute__((aligned(4096)));
@@ -452,9 +469,13 @@ static void dead_objects(void **state)
 	struct {
 		struct cfs_unlink_req req;
 		char name[8];
-	} un = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT), .name_len = cfs_cpu_to_le32(5) }, .name = "file0" };
-	struct cfs_send send = { .payload = data, .payload_len = sizeof(data), .payload_done = ignore, .body = &wr,
-		.body_len = sizeof(wr) };
+	} un = { .req = { .dir = cfs_cpu_to_le64(CFS_INO_ROOT), .name_len = cfs_cpu_to_le32(5) },
+		 .name = "file0" };
+	struct cfs_send send = { .payload = data,
+				 .payload_len = sizeof(data),
+				 .payload_done = ignore,
+				 .body = &wr,
+				 .body_len = sizeof(wr) };
 	struct cfs_entry_rep entry;
 	struct cfs_store_stat st;
 	uint32_t crcs[2];
@@ -469,7 +490,8 @@ static void dead_objects(void **state)
 	cfs_payload_crcs(data, sizeof(data), crcs);
 	wr.crcs[0] = cfs_cpu_to_le32(crcs[0]);
 	wr.crcs[1] = cfs_cpu_to_le32(crcs[1]);
-	wr.req.oid = (struct cfs_oid){ .owner = cfs_cpu_to_le64(cl.session), .seq = cfs_cpu_to_le64(3ull << 48 | 1) };
+	wr.req.oid = (struct cfs_oid){ .owner = cfs_cpu_to_le64(cl.session),
+				       .seq = cfs_cpu_to_le64(3ull << 48 | 1) };
 	cfs_hdr_init(&send.hdr, CFS_OP_OBJ_WRITE);
 	send.hdr.session = cfs_cpu_to_le64(cl.session);
 	send.hdr.tag = cfs_cpu_to_le64(++cl.tag);
@@ -478,8 +500,9 @@ static void dead_objects(void **state)
 	assert_true(cfs_sim_run_until(sim, cl_over, NULL, cfs_sim_now(sim) + 5 * CFS_NSEC_PER_SEC));
 	assert_true(cl.answered && cl.status == 0);
 	commit.item.ino = entry.attr.ino;
-	commit.ext = (struct cfs_extent){ .len = cfs_cpu_to_le32(sizeof(data)), .obj_len = cfs_cpu_to_le32(sizeof(data)),
-		.oid = wr.req.oid };
+	commit.ext = (struct cfs_extent){ .len = cfs_cpu_to_le32(sizeof(data)),
+					  .obj_len = cfs_cpu_to_le32(sizeof(data)),
+					  .oid = wr.req.oid };
 	assert_int_equal(call(CFS_OP_COMMIT, &commit, sizeof(commit)), 0);
 	cfs_store_stat(servers[0].node->targets[0].store, &st);
 	assert_int_equal(st.objects, 1);
@@ -493,7 +516,7 @@ static void dead_objects(void **state)
 	end();
 }
 
-/* ---- three members ------------------------------------------------------------------------------------------------- */
+/* ---- three members --------------------------------------------------------------------------- */
 
 static bool all_equal(void *arg)
 {
@@ -511,7 +534,8 @@ static void agree(void)
 	uint64_t digest[3];
 
 	hang_up();
-	assert_true(cfs_sim_run_until(sim, all_equal, NULL, cfs_sim_now(sim) + 60 * CFS_NSEC_PER_SEC));
+	assert_true(
+		cfs_sim_run_until(sim, all_equal, NULL, cfs_sim_now(sim) + 60 * CFS_NSEC_PER_SEC));
 	for (unsigned i = 0; i < 3; i++)
 		assert_int_equal(cfs_meta_digest(servers[i].node->meta, &digest[i]), 0);
 	assert_int_equal(digest[0], digest[1]);
@@ -533,7 +557,8 @@ static void strike_three(void *arg)
 
 	(void)arg;
 	if (s->node && down() == 0) {	/* a majority stays */
-		crash(s, cfs_sim_chance(sim, 500000) ? CFS_SIM_POWER : CFS_SIM_KILL, cfs_sim_chance(sim, 300000));
+		crash(s, cfs_sim_chance(sim, 500000) ? CFS_SIM_POWER : CFS_SIM_KILL,
+		      cfs_sim_chance(sim, 300000));
 		crashes++;
 	}
 }
@@ -560,7 +585,8 @@ static void three_members(void **state)
 		start(&servers[i]);
 	open_session();
 	for (unsigned round = 0; round < 10; round++) {
-		cfs_sim_at(sim, cfs_sim_now(sim) + cfs_sim_below(sim, 100 * MS), strike_three, NULL);
+		cfs_sim_at(sim, cfs_sim_now(sim) + cfs_sim_below(sim, 100 * MS), strike_three,
+			   NULL);
 		for (unsigned i = 0; i < 50; i++)
 			assert_int_equal(make(n++), 0);
 		come_back(NULL);
@@ -605,9 +631,12 @@ static void three_install(void **state)
 		assert_int_equal(make(n++), 0);
 	cfs_sim_run(sim, cfs_sim_now(sim) + 2 * CFS_NSEC_PER_SEC);
 	start(late);
-	assert_int_equal(cfs_raft_log_snapshot(late->node->raft, &(const void *){ NULL }, &(uint32_t){ 0 }), 0);
+	assert_int_equal(cfs_raft_log_snapshot(late->node->raft, &(const void *){ NULL },
+					       &(uint32_t){ 0 }),
+			 0);
 	agree();
-	assert_true(cfs_raft_log_snapshot(late->node->raft, &(const void *){ NULL }, &(uint32_t){ 0 }) > 4096);
+	assert_true(cfs_raft_log_snapshot(late->node->raft, &(const void *){ NULL },
+					  &(uint32_t){ 0 }) > 4096);
 	/* its own copy of that checkpoint is good: it starts from it */
 	crash(late, CFS_SIM_POWER, true);
 	start(late);
@@ -618,7 +647,10 @@ static void three_install(void **state)
 	end();
 }
 
-/* one member comes back with an empty disk and its old name: the others go on, and do not follow it into oblivion */
+/*
+ * one member comes back with an empty disk and its old name: the others go on, and do not follow it
+ * into oblivion
+ */
 static void three_forgetful(void **state)
 {
 	struct server *late;
@@ -648,7 +680,8 @@ static void three_forgetful(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(one_node), cmocka_unit_test(stops), cmocka_unit_test(dead_objects), cmocka_unit_test(three_members),
+		cmocka_unit_test(one_node),	 cmocka_unit_test(stops),
+		cmocka_unit_test(dead_objects),	 cmocka_unit_test(three_members),
 		cmocka_unit_test(three_install), cmocka_unit_test(three_forgetful),
 	};
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves of the Raft log (server/cluster/raft_log.h), with virtual time, a journal in memory that forgets what it
- * has not completed, and a network that loses messages on request:
- * a group of one bootstraps, leads at once, commits a proposal in the journal's completion, survives restarts with a
- * new term each, groups writes, waits out a full journal, stops at a broken one, and begins again at its
- * checkpoint; three members elect, replicate, replace a dead leader, bring a late member back by
- * entries and by checkpoint, and never apply two histories; reads wait when nobody confirms the leader.
+ * Proves of the Raft log (server/cluster/raft_log.h), with virtual time, a journal in memory that
+ * forgets what it has not completed, and a network that loses messages on request: a group of one
+ * bootstraps, leads at once, commits a proposal in the journal's completion, survives restarts with
+ * a new term each, groups writes, waits out a full journal, stops at a broken one, and begins again
+ * at its checkpoint; three members elect, replicate, replace a dead leader, bring a late member
+ * back by entries and by checkpoint, and never apply two histories; reads wait when nobody confirms
+ * the leader.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -21,7 +22,7 @@
 
 #define MS CFS_NSEC_PER_MSEC
 
-/* ---- virtual time -------------------------------------------------------------------------------------- */
+/* ---- virtual time ---------------------------------------------------------------------------- */
 
 #define TIMERS_MAX 64
 struct fake_clock {
@@ -80,7 +81,8 @@ static void run_timers(void)
 		struct cfs_timer *due = NULL;
 
 		for (unsigned i = 0; i < clk.n; i++)
-			if (clk.timers[i]->deadline_ns <= clk.now && (!due || clk.timers[i]->deadline_ns < due->deadline_ns))
+			if (clk.timers[i]->deadline_ns <= clk.now &&
+			    (!due || clk.timers[i]->deadline_ns < due->deadline_ns))
 				due = clk.timers[i];
 		if (!due)
 			return;
@@ -89,7 +91,7 @@ static void run_timers(void)
 	}
 }
 
-/* ---- a journal in memory ----------------------------------------------------------------------------------- */
+/* ---- a journal in memory --------------------------------------------------------------------- */
 
 #define LOG_MAX 4096
 struct cfs_journal {
@@ -122,13 +124,15 @@ void cfs_journal_get_vote(struct cfs_journal *j, uint64_t *term, uint64_t *vote)
 int cfs_journal_set_vote(struct cfs_journal *j, uint64_t term, uint64_t vote)
 {
 	assert_true(term >= j->term);
-	assert_true(term > j->term || j->vote == 0 || j->vote == vote);	/* never two votes in a term */
+	assert_true(term > j->term || j->vote == 0 ||
+		    j->vote == vote); /* never two votes in a term */
 	j->term = term;
 	j->vote = vote;
 	return 0;
 }
 
-int cfs_journal_load(struct cfs_journal *j, int (*cb)(void *arg, const struct cfs_journal_entry *e), void *arg)
+int cfs_journal_load(struct cfs_journal *j, int (*cb)(void *arg, const struct cfs_journal_entry *e),
+		     void *arg)
 {
 	int rc = 0;
 
@@ -160,8 +164,8 @@ void cfs_journal_snapshot(struct cfs_journal *j, struct cfs_journal_snapshot *s)
 	j->snap = s;
 }
 
-int cfs_journal_last_snapshot(struct cfs_journal *j, uint64_t *index, uint64_t *term, const void **manifest,
-			      uint32_t *len)
+int cfs_journal_last_snapshot(struct cfs_journal *j, uint64_t *index, uint64_t *term,
+			      const void **manifest, uint32_t *len)
 {
 	if (!j->snap_index)
 		return -ENOENT;
@@ -220,7 +224,7 @@ static bool j_pump(struct cfs_journal *j)
 	return true;
 }
 
-/* ---- members: the state is the list of what was applied ------------------------------------------------------- */
+/* ---- members: the state is the list of what was applied -------------------------------------- */
 
 #define MEMBERS 3
 struct state {
@@ -306,7 +310,8 @@ static void u_checkpointed(void *arg)
 	((struct member *)arg)->checkpointed++;
 }
 
-static void u_install(void *arg, uint64_t index, const char *from, const void *manifest, uint32_t len)
+static void u_install(void *arg, uint64_t index, const char *from, const void *manifest,
+		      uint32_t len)
 {
 	struct member *me = arg;
 	uint32_t number;
@@ -348,8 +353,14 @@ static void u_failed(void *arg, int err, const char *why)
 }
 
 static const struct cfs_raft_user user = {
-	.apply = u_apply, .leader = u_leader, .checkpoint = u_checkpoint, .checkpointed = u_checkpointed,
-	.install = u_install, .installed = u_installed, .send = u_send, .failed = u_failed,
+	.apply = u_apply,
+	.leader = u_leader,
+	.checkpoint = u_checkpoint,
+	.checkpointed = u_checkpointed,
+	.install = u_install,
+	.installed = u_installed,
+	.send = u_send,
+	.failed = u_failed,
 };
 
 static uint64_t ckpt_bytes;
@@ -357,8 +368,14 @@ static uint64_t ckpt_bytes;
 static void start(unsigned id, unsigned members, bool keep_state)
 {
 	struct cfs_raft_member list[MEMBERS];
-	struct cfs_raft_params p = { .clock = &clk.c, .journal = &m[id].j, .group = 7, .id = id, .address = m[id].addr,
-		.checkpoint_bytes = ckpt_bytes, .user = &user, .arg = &m[id] };
+	struct cfs_raft_params p = { .clock = &clk.c,
+				     .journal = &m[id].j,
+				     .group = 7,
+				     .id = id,
+				     .address = m[id].addr,
+				     .checkpoint_bytes = ckpt_bytes,
+				     .user = &user,
+				     .arg = &m[id] };
 	char err[256] = "";
 	const void *manifest;
 	uint64_t snap, applied;
@@ -458,8 +475,10 @@ static void tick(unsigned loss)
 
 		list = p->next;
 		if (to->l && !to->cut && !m[p->from].cut && (clk_random(&clk.c) & 255) >= loss)
-			assert_int_equal(cfs_raft_log_receive(to->l, p->out.body, p->out.body_len, p->out.payload,
-							      p->out.payload_len, &why), 0);
+			assert_int_equal(cfs_raft_log_receive(to->l, p->out.body, p->out.body_len,
+							      p->out.payload, p->out.payload_len,
+							      &why),
+					 0);
 		free(p->out.payload);
 		free(p);
 	}
@@ -498,7 +517,7 @@ static void same_state(const struct member *a, const struct member *b)
 	assert_memory_equal(a->state.value, b->state.value, a->state.n * sizeof(a->state.value[0]));
 }
 
-/* ---- a group of one ------------------------------------------------------------------------------------------------- */
+/* ---- a group of one -------------------------------------------------------------------------- */
 
 static void one_first_start(void **state)
 {
@@ -596,7 +615,7 @@ static void one_full_journal(void **state)
 	assert_int_equal(m[1].checkpoints, 1);		/* asked for, to free space */
 	m[1].j.fail = 0;
 	give_checkpoint(&m[1]);
-	assert_non_null(m[1].j.snap);			/* goes before the append that waits for it */
+	assert_non_null(m[1].j.snap); /* goes before the append that waits for it */
 	j_pump(&m[1].j);
 	assert_int_equal(m[1].checkpointed, 1);
 	for (unsigned i = 0; i < 300; i++)
@@ -663,7 +682,7 @@ static void one_checkpoint(void **state)
 	assert_int_equal(m[1].checkpointed, 4);
 }
 
-/* ---- three members ------------------------------------------------------------------------------------------------------ */
+/* ---- three members --------------------------------------------------------------------------- */
 
 static void three_start(void)
 {
@@ -693,7 +712,8 @@ static void three_replicate(void **state)
 	next = wait_leader(10000);
 	assert_ptr_not_equal(next, lead);
 	assert_true(next->lead_term > lead->lead_term);
-	assert_int_equal(next->state.n, 100);	/* a leader serves only when it knows what was committed */
+	assert_int_equal(next->state.n,
+			 100); /* a leader serves only when it knows what was committed */
 	for (uint32_t v = 0; v < 50; v++) {
 		propose(next, 1000 + v);
 		tick(0);
@@ -726,7 +746,10 @@ static void three_install(void **state)
 	cfs_raft_log_checkpoint(lead->l);
 	for (unsigned i = 0; i < 50; i++)
 		tick(0);
-	/* the leader starts over with only its checkpoint; trailing entries would do as well, so take them away */
+	/*
+	 * the leader starts over with only its checkpoint; trailing entries would do as well, so
+	 * take them away
+	 */
 	for (unsigned i = 1; i <= 3; i++) {
 		if (&m[i] == late)
 			continue;
@@ -812,7 +835,10 @@ static void three_reads(void **state)
 	assert_int_equal(reads_ok, 0);
 }
 
-/* histories under loss, cuts and crashes: prefix of one another, and what was applied anywhere stays */
+/*
+ * histories under loss, cuts and crashes: prefix of one another, and what was applied anywhere
+ * stays
+ */
 static void three_chaos(void **state)
 {
 	uint32_t v = 0;
@@ -843,7 +869,8 @@ static void three_chaos(void **state)
 				for (unsigned b = a + 1; b <= 3; b++) {
 					unsigned n = cfs_min(m[a].state.n, m[b].state.n);
 
-					assert_memory_equal(m[a].state.value, m[b].state.value, n * 4);
+					assert_memory_equal(m[a].state.value, m[b].state.value,
+							    n * 4);
 				}
 	}
 	for (unsigned k = 1; k <= 3; k++) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves of Raft's wire format (server/cluster/raft_wire.h): every type of message comes back as it went, version 1 has
- * the bytes it had (golden vector), every cut and every changed byte of a message is refused or harmless, and what
- * libraft would assert (terms out of order, malformed configurations, impossible indexes) is refused.
+ * Proves of Raft's wire format (server/cluster/raft_wire.h): every type of message comes back as it
+ * went, version 1 has the bytes it had (golden vector), every cut and every changed byte of a
+ * message is refused or harmless, and what libraft would assert (terms out of order, malformed
+ * configurations, impossible indexes) is refused.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -35,7 +36,10 @@ static int decode(void)
 	return cfs_raft_decode(out.body, out.body_len, out.payload, out.payload_len, &in, &why);
 }
 
-/* every shorter body is refused; every changed byte is refused or decodes to something that can be released */
+/*
+ * every shorter body is refused; every changed byte is refused or decodes to something that can be
+ * released
+ */
 static void mangle(void)
 {
 	uint8_t *body = malloc(out.body_len);
@@ -44,7 +48,8 @@ static void mangle(void)
 		uint8_t *cut = malloc(len ? len : 1);
 
 		memcpy(cut, out.body, len);
-		assert_int_not_equal(cfs_raft_decode(cut, len, out.payload, out.payload_len, &in, &why), 0);
+		assert_int_not_equal(
+			cfs_raft_decode(cut, len, out.payload, out.payload_len, &in, &why), 0);
 		assert_non_null(why);
 		free(cut);
 	}
@@ -52,13 +57,17 @@ static void mangle(void)
 		for (unsigned bit = 0; bit < 8; bit++) {
 			memcpy(body, out.body, out.body_len);
 			body[i] ^= (uint8_t)(1u << bit);
-			if (!cfs_raft_decode(body, out.body_len, out.payload, out.payload_len, &in, &why))
+			if (!cfs_raft_decode(body, out.body_len, out.payload, out.payload_len, &in,
+					     &why))
 				cfs_raft_in_drop(&in);
 		}
 	}
 	if (out.payload_len) {
-		assert_int_not_equal(cfs_raft_decode(out.body, out.body_len, out.payload, out.payload_len - 1, &in, &why), 0);
-		assert_int_not_equal(cfs_raft_decode(out.body, out.body_len, NULL, 0, &in, &why), 0);
+		assert_int_not_equal(cfs_raft_decode(out.body, out.body_len, out.payload,
+						     out.payload_len - 1, &in, &why),
+				     0);
+		assert_int_not_equal(cfs_raft_decode(out.body, out.body_len, NULL, 0, &in, &why),
+				     0);
 	}
 	free(body);
 	free(out.payload);
@@ -80,14 +89,18 @@ static void votes(void **state)
 {
 	struct raft_message m = { .type = RAFT_REQUEST_VOTE };
 	static const uint8_t golden[] = {
-		'C', 'R', 'A', 'F', 1, 3, 3, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
-		9, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0, 'a', ':', '1', 1, 0, 0, 0, 0, 0, 0, 0, 70, 0, 0, 0, 0, 0, 0,
-		0, 8, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
+		'C', 'R', 'A', 'F', 1, 3, 3,   0,   5,	 0, 0, 0, 0, 0, 0, 0, 1, 0,  0, 0,  0,
+		0,   0,	  0,   2,   0, 0, 0,   0,   0,	 0, 0, 9, 0, 0, 0, 0, 0, 0,  0, 99, 0,
+		0,   0,	  0,   0,   0, 0, 'a', ':', '1', 1, 0, 0, 0, 0, 0, 0, 0, 70, 0, 0,  0,
+		0,   0,	  0,   0,   8, 0, 0,   0,   0,	 0, 0, 0, 2, 0, 0, 0, 0, 0,  0, 0,
 	};
 
 	(void)state;
-	m.request_vote = (struct raft_request_vote){ .term = 9, .candidate_id = 1, .last_log_index = 70,
-		.last_log_term = 8, .pre_vote = true };
+	m.request_vote = (struct raft_request_vote){ .term = 9,
+						     .candidate_id = 1,
+						     .last_log_index = 70,
+						     .last_log_term = 8,
+						     .pre_vote = true };
 	encode(&m);
 	assert_int_equal(out.body_len, sizeof(golden));
 	assert_memory_equal(out.body, golden, sizeof(golden));
@@ -104,8 +117,9 @@ static void votes(void **state)
 
 	m.type = RAFT_REQUEST_VOTE_RESULT;
 	memset(&m.request_vote_result, 0, sizeof(m.request_vote_result));
-	m.request_vote_result = (struct raft_request_vote_result){ .term = 9, .vote_granted = true, .features = 1,
-		.capacity = 3 };
+	m.request_vote_result = (struct raft_request_vote_result){
+		.term = 9, .vote_granted = true, .features = 1, .capacity = 3
+	};
 	encode(&m);
 	came_from_a(RAFT_REQUEST_VOTE_RESULT);
 	assert_true(in.m.request_vote_result.vote_granted && !in.m.request_vote_result.pre_vote);
@@ -113,7 +127,8 @@ static void votes(void **state)
 	mangle();
 
 	m.type = RAFT_TIMEOUT_NOW;
-	m.timeout_now = (struct raft_timeout_now){ .term = 4, .last_log_index = 12, .last_log_term = 3 };
+	m.timeout_now =
+		(struct raft_timeout_now){ .term = 4, .last_log_index = 12, .last_log_term = 3 };
 	encode(&m);
 	came_from_a(RAFT_TIMEOUT_NOW);
 	assert_int_equal(in.m.timeout_now.last_log_index, 12);
@@ -144,8 +159,12 @@ static void append(void **state)
 	};
 
 	(void)state;
-	m.append_entries = (struct raft_append_entries){ .term = 4, .prev_log_index = 10, .prev_log_term = 2,
-		.leader_commit = 9, .entries = e, .n_entries = 3 };
+	m.append_entries = (struct raft_append_entries){ .term = 4,
+							 .prev_log_index = 10,
+							 .prev_log_term = 2,
+							 .leader_commit = 9,
+							 .entries = e,
+							 .n_entries = 3 };
 	encode(&m);
 	came_from_a(RAFT_APPEND_ENTRIES);
 	assert_int_equal(in.m.append_entries.prev_log_index, 10);
@@ -189,8 +208,9 @@ static void append(void **state)
 	mangle();
 
 	m.type = RAFT_APPEND_ENTRIES_RESULT;
-	m.append_entries_result = (struct raft_append_entries_result){ .term = 4, .rejected = 6, .last_log_index = 5,
-		.features = 1, .capacity = 7 };
+	m.append_entries_result = (struct raft_append_entries_result){
+		.term = 4, .rejected = 6, .last_log_index = 5, .features = 1, .capacity = 7
+	};
 	encode(&m);
 	came_from_a(RAFT_APPEND_ENTRIES_RESULT);
 	assert_int_equal(in.m.append_entries_result.rejected, 6);
@@ -235,13 +255,19 @@ static void install(void **state)
 static void limits(void **state)
 {
 	static struct raft_entry e[CFS_RAFT_ENTRIES_MAX + 1];
-	struct raft_message m = { .type = RAFT_APPEND_ENTRIES, .server_id = 2, .server_address = "b:2" };
+	struct raft_message m = { .type = RAFT_APPEND_ENTRIES,
+				  .server_id = 2,
+				  .server_address = "b:2" };
 	static uint8_t big[CFS_PAYLOAD_MAX + 1];
 
 	(void)state;
 	for (unsigned i = 0; i <= CFS_RAFT_ENTRIES_MAX; i++)
-		e[i] = (struct raft_entry){ .term = 1, .type = RAFT_COMMAND, .buf = { .base = "x", .len = 1 } };
-	m.append_entries = (struct raft_append_entries){ .term = 1, .entries = e, .n_entries = CFS_RAFT_ENTRIES_MAX };
+		e[i] = (struct raft_entry){ .term = 1,
+					    .type = RAFT_COMMAND,
+					    .buf = { .base = "x", .len = 1 } };
+	m.append_entries = (struct raft_append_entries){ .term = 1,
+							 .entries = e,
+							 .n_entries = CFS_RAFT_ENTRIES_MAX };
 	encode(&m);
 	assert_int_equal(decode(), 0);
 	cfs_raft_in_drop(&in);
@@ -262,7 +288,10 @@ static void limits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(votes), cmocka_unit_test(append), cmocka_unit_test(install), cmocka_unit_test(limits),
+		cmocka_unit_test(votes),
+		cmocka_unit_test(append),
+		cmocka_unit_test(install),
+		cmocka_unit_test(limits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
