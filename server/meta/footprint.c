@@ -127,10 +127,12 @@ static int fp_link(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct c
 	if (rc != ENOENT || cfs_ms_dent_name_check(name, name_len))
 		return rc == ENOENT ? 0 : rc;
 	rc = cfs_ms_inode_get(t, ino, &in);
-	if (rc || S_ISDIR(in.mode))
-		return rc == ENOENT ? 0 : rc;
+	if ((rc && rc != ENOENT) || (!rc && S_ISDIR(in.mode)))
+		return rc;
+	/* no such inode: who guesses numbers may be right by the time this is applied */
 	break_name(fp, dir, name, name_len);
-	break_inode(fp, &in, CFS_BRK_ATTR, CFS_LEASE_NONE);
+	if (!rc)
+		break_inode(fp, &in, CFS_BRK_ATTR, CFS_LEASE_NONE);
 	return 0;
 }
 
