@@ -213,10 +213,14 @@ void cfs_client_committed(struct cfs_client *c, const struct cfs_call *call)
 /* ---- CB_BREAK -------------------------------------------------------------------------------- */
 static void forget_here(struct cfs_client *c, struct item *it)
 {
+	struct cfs_attr attr;
+
 	if (it->flags & CFS_BRK_NAME)
 		it->kernel_until = cfs_dcache_drop_name(c->dcache, it->dir, it->name, it->name_len);
 	if (it->flags & CFS_BRK_DIRATTR)
 		cfs_dcache_drop_attr(c->dcache, it->dir);
+	if ((it->flags & CFS_BRK_UNLINK) && cfs_dcache_attr(c->dcache, it->ino, &attr))
+		cfs_removed_dir_add(c, &attr);
 	if (it->flags & (CFS_BRK_ATTR | CFS_BRK_DATA | CFS_BRK_UNLINK)) {
 		cfs_dcache_drop_attr(c->dcache, it->ino);
 		cfs_inode_forget_mode(c, it->ino);

@@ -59,7 +59,7 @@ int cfs_op_getattr(struct cfs_op *op, uint64_t ino, struct cfs_attr *ret_attr)
 	return 0;
 }
 
-/* a directory that was removed while it is open here: its last attributes, without links */
+/* a directory that was removed while it is in use here: its last attributes, without links */
 static bool removed_dir(struct cfs_client *c, uint64_t ino, struct cfs_attr *attr)
 {
 	struct cfs_inode *i = cfs_inode_find(c, ino);
@@ -73,7 +73,7 @@ static bool removed_dir(struct cfs_client *c, uint64_t ino, struct cfs_attr *att
 		pthread_mutex_unlock(&i->lock);
 	}
 	cfs_inode_put(c, i);
-	return found;
+	return found || cfs_removed_dir_find(c, ino, attr);
 }
 
 /* what the kernel is told of the mtime when it reads by itself; true: the file is held exclusively */

@@ -265,13 +265,13 @@ static void list(fuse_req_t req, uint64_t dir, size_t size, uint64_t off, struct
 			/* the section ends after the reply: nothing handed out may be old by then */
 			if (err == EPROTO)
 				cfs_err("directory %llu: the server's listing is malformed", (unsigned long long)dir);
+			pthread_mutex_unlock(&b->lock); /* after the reply, b may be gone */
 			op.t->req = NULL;
 			if (err && !l.used)
 				fuse_reply_err(req, EIO);
 			else
 				fuse_reply_buf(req, l.buf, l.used);
 			cfs_reply_end(op.c);
-			pthread_mutex_unlock(&b->lock);
 			return;
 		}
 		cfs_reply_end(op.c);

@@ -334,6 +334,7 @@ void cfs_fuse_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	struct cfs_inode *i = cfs_fh_of(fi)->i;
 	bool kill = fi->kill_suidgid && write_kills(&op, i);
 	bool append = (fi->flags & O_APPEND) && !fi->writepage;
+	bool direct = cfs_fh_of(fi)->flags & O_APPEND;
 	int64_t n;
 
 	if ((uint64_t)off > CFS_FILE_SIZE_MAX || CFS_FILE_SIZE_MAX - (uint64_t)off < size) {
@@ -351,7 +352,7 @@ void cfs_fuse_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	else
 		fuse_reply_write(req, (size_t)n);
 	/* O_APPEND set later by fcntl(2): the kernel's page is where it thought the end was */
-	if (n > 0 && append && !(cfs_fh_of(fi)->flags & O_APPEND))
+	if (n > 0 && append && !direct)
 		cfs_notify_pages_later(op.c, ino);
 }
 

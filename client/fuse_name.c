@@ -361,6 +361,8 @@ static void remove_name(fuse_req_t req, uint64_t dir, const char *name, bool rmd
 	cfs_op_changed_name(c, dir, name, len, 0, valid, r.break_gen, &ttl);
 	cfs_op_changed_dir(c, dir, &rep.dirattr, valid, r.break_gen);
 	lost_name(c, &rep.attr, valid, r.break_gen, rep.orphan, &after);
+	if (rmdir)
+		cfs_removed_dir_add(c, &rep.attr);
 	fuse_reply_err(req, 0);
 	cfs_reply_end(c);
 	finish_after(c, &after);

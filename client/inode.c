@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #define SHARDS	64u
 #define BUCKETS	256u	/* of a shard */
@@ -15,8 +16,13 @@ struct inode_shard {
 	struct cfs_inode *buckets[BUCKETS];
 };
 
+#define REMOVED_MAX 256u
+
 struct cfs_inodes {
 	uint64_t n;			/* atomic */
+	pthread_mutex_t removed_lock;
+	struct cfs_attr removed[REMOVED_MAX];
+	unsigned next_removed;
 	struct inode_shard shards[SHARDS];
 };
 
@@ -36,6 +42,7 @@ int cfs_inodes_create(struct cfs_client *c, struct cfs_inodes **ret_t)
 	(void)c;
 	if (!t)
 		return -ENOMEM;
+	pthread_mutex_init(&t->removed_lock, NULL);
 	for (unsigned i = 0; i < SHARDS; i++)
 		pthread_mutex_init(&t->shards[i].lock, NULL);
 	*ret_t = t;
@@ -177,6 +184,34 @@ void cfs_inode_forget_mode(struct cfs_client *c, uint64_t ino)
 	i->mode_known = false;
 	pthread_mutex_unlock(&i->lock);
 	cfs_inode_put(c, i);
+}
+
+void cfs_removed_dir_add(struct cfs_client *c, const struct cfs_attr *attr)
+{
+	struct cfs_inodes *t = c->inodes;
+
+	if (!S_ISDIR(cfs_le32_to_cpu(attr->mode)))
+		return;
+	pthread_mutex_lock(&t->removed_lock);
+	t->removed[t->next_removed] = *attr;
+	t->removed[t->next_removed].nlink = 0;
+	t->next_removed = (t->next_removed + 1) % REMOVED_MAX;
+	pthread_mutex_unlock(&t->removed_lock);
+}
+
+bool cfs_removed_dir_find(struct cfs_client *c, uint64_t ino, struct cfs_attr *ret_attr)
+{
+	struct cfs_inodes *t = c->inodes;
+	bool found = false;
+
+	pthread_mutex_lock(&t->removed_lock);
+	for (unsigned i = 0; i < REMOVED_MAX && !found; i++) {
+		found = cfs_attr_ino(&t->removed[i]) == ino;
+		if (found)
+			*ret_attr = t->removed[i];
+	}
+	pthread_mutex_unlock(&t->removed_lock);
+	return found;
 }
 
 void cfs_inodes_walk(struct cfs_client *c, void (*fn)(void *arg, uint64_t ino), void *arg)

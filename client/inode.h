@@ -43,6 +43,13 @@ bool cfs_inode_set_orphan(struct cfs_client *c, uint64_t ino);
 void cfs_inode_told(struct cfs_client *c, const struct cfs_attr *attr);
 /* somebody else changed its attributes */
 void cfs_inode_forget_mode(struct cfs_client *c, uint64_t ino);
+/*
+ * Directories that were removed a moment ago: some process may still be in one, and asks for its attributes. Bounded;
+ * the oldest is forgotten.
+ */
+void cfs_removed_dir_add(struct cfs_client *c, const struct cfs_attr *attr);
+bool cfs_removed_dir_find(struct cfs_client *c, uint64_t ino, struct cfs_attr *ret_attr);
+
 /* every inode that is open */
 void cfs_inodes_walk(struct cfs_client *c, void (*fn)(void *arg, uint64_t ino), void *arg);
 

@@ -201,6 +201,7 @@ static int mount_fuse(struct mounted *m)
 #undef ADD
 	fuse_set_log_func(fuse_log_fn);
 	c->se = fuse_session_new(&args, &cfs_fuse_ops, sizeof(cfs_fuse_ops), c);
+	fuse_opt_free_args(&args);
 	if (!c->se)
 		return fail(m, -EINVAL, "libfuse refuses the options: %s", fuse_said);
 	fuse_said[0] = 0;

@@ -687,7 +687,7 @@ static void turn(struct cfs_session *s)
 	rc = send_answers(s);
 	if (!rc && !s->ping_tag && now >= s->next_ping_ns)
 		rc = ping(s);
-	if (!rc && s->ping_tag && now - s->ping_sent_ns >= silent_ns) {
+	if (!rc && s->ping_tag && cfs_boot_ns() - s->ping_sent_ns >= silent_ns) {
 		cfs_warn("%s has not answered a heartbeat for %llu ms: connecting anew", cfs_rpc_peer(s->conn),
 			 (unsigned long long)(silent_ns / CFS_NSEC_PER_MSEC));
 		__atomic_add_fetch(&c->conn_gen, 1, __ATOMIC_SEQ_CST);
