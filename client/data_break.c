@@ -230,52 +230,74 @@ static void return_leases(struct cfs_data_ctx *g, struct cfs_data **v, unsigned 
 	}
 }
 
+/* those of v[0 .. n) that are idle; all others are put */
+static unsigned keep_idle(struct cfs_data **v, unsigned n, uint32_t idle_ms)
+{
+	unsigned k = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		bool idle;
+
+		pthread_mutex_lock(&v[i]->lock);
+		idle = is_idle(v[i], idle_ms);
+		if (!v[i]->n_open && cfs_data_now_ms() - v[i]->used_ms >= idle_ms)
+			v[i]->err = 0;	/* nobody is left who would ask */
+		pthread_mutex_unlock(&v[i]->lock);
+		if (idle)
+			v[k++] = v[i];
+		else
+			cfs_data_put(v[i]);
+	}
+	return k;
+}
+
+/* give back what these hold; consumes the references */
+static void give_back(struct cfs_data_ctx *g, struct cfs_data **v, unsigned n, uint32_t idle_ms)
+{
+	unsigned k = 0;
+
+	cfs_data_flush_many(g, v, n);
+	for (unsigned i = 0; i < n; i++) {
+		struct cfs_data *d = v[i];
+		bool take;
+
+		pthread_mutex_lock(&d->lock);
+		take = is_idle(d, idle_ms) && !cfs_data_is_dirty(d);
+		if (take) {
+			d->recalling = true;
+			d->break_seq++;
+			if (d->lease != CFS_LEASE_NONE)
+				lower(d, CFS_LEASE_NONE);
+		}
+		pthread_mutex_unlock(&d->lock);
+		if (take)
+			v[k++] = d;
+		else
+			cfs_data_put(d);
+	}
+	return_leases(g, v, k);
+}
+
 void cfs_data_idle(struct cfs_client *c, uint32_t idle_ms)
 {
 	struct cfs_data_ctx *g = cfs_data_ctx_of(c);
 	struct cfs_data *v[BATCH];
+	unsigned n = 0;
 
 	for (unsigned s = 0; g && s < CFS_DATA_SHARDS; s++) {
 		uint32_t pos = 0;
-		unsigned n, k;
+		unsigned got;
 
-		while ((n = cfs_data_walk(g, s, &pos, v, BATCH))) {
-			for (unsigned i = k = 0; i < n; i++) {
-				bool idle;
-
-				pthread_mutex_lock(&v[i]->lock);
-				idle = is_idle(v[i], idle_ms);
-				if (!v[i]->n_open && cfs_data_now_ms() - v[i]->used_ms >= idle_ms)
-					v[i]->err = 0;	/* nobody is left who would ask */
-				pthread_mutex_unlock(&v[i]->lock);
-				if (idle)
-					v[k++] = v[i];
-				else
-					cfs_data_put(v[i]);
+		while ((got = cfs_data_walk(g, s, &pos, v + n, BATCH - n))) {
+			n += keep_idle(v + n, got, idle_ms);
+			if (n > BATCH / 2) {	/* a walk wants some room */
+				give_back(g, v, n, idle_ms);
+				n = 0;
 			}
-			cfs_data_flush_many(g, v, k);
-			n = k;
-			for (unsigned i = k = 0; i < n; i++) {
-				struct cfs_data *d = v[i];
-				bool take;
-
-				pthread_mutex_lock(&d->lock);
-				take = is_idle(d, idle_ms) && !cfs_data_is_dirty(d);
-				if (take) {
-					d->recalling = true;
-					d->break_seq++;
-					if (d->lease != CFS_LEASE_NONE)
-						lower(d, CFS_LEASE_NONE);
-				}
-				pthread_mutex_unlock(&d->lock);
-				if (take)
-					v[k++] = d;
-				else
-					cfs_data_put(d);
-			}
-			return_leases(g, v, k);
 		}
 	}
+	if (n)
+		give_back(g, v, n, idle_ms);
 }
 
 /* ---- lost ---------------------------------------------------------------------------------- */
