@@ -212,7 +212,7 @@ static void on_hello(struct node_conn *nc, const struct cfs_msg *msg)
 		status = CFS_E_PROTO;
 	else if (role == CFS_ROLE_PEER && memcmp(req.cluster, n->cluster, sizeof(any)))
 		status = CFS_E_CLUSTER;
-	else if (session && cfs_node_is_leader(n) && !cfs_meta_session_exists(n->meta, session))
+	else if (session && n->shard && cfs_shard_session_gone(n->shard, session))
 		status = CFS_E_BADSESSION;
 	if (!status || status == CFS_E_BADSESSION)
 		cfs_node_reply(nc, &msg->hdr, status, &rep, sizeof(rep));

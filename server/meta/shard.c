@@ -325,6 +325,11 @@ uint64_t cfs_shard_leader_epoch(struct cfs_shard *s)
 	return s->epoch;
 }
 
+bool cfs_shard_session_gone(struct cfs_shard *s, uint64_t session)
+{
+	return s->ready && !sess_find(s, session);
+}
+
 int cfs_shard_apply(struct cfs_shard *s, uint64_t index, const void *entry, size_t len)
 {
 	struct cfs_log_rec rec;

@@ -54,6 +54,9 @@ void cfs_shard_lost_leadership(struct cfs_shard *s);
 bool cfs_shard_is_leader(struct cfs_shard *s);
 uint64_t cfs_shard_leader_epoch(struct cfs_shard *s);
 
+/* does the leader know that there is no such session? False while it is not one, or does not know everything yet */
+bool cfs_shard_session_gone(struct cfs_shard *s, uint64_t session);
+
 /*
  * A committed entry, on every replica, in order: applies it to the state and, on the leader that
  * proposed it, finishes its requests. Called by the log. 0, or -errno: stop this replica.

@@ -10,7 +10,7 @@
 
 static struct shard_brk *brk_new(struct cfs_shard *s, struct shard_op *op, struct shard_sess *to)
 {
-	struct shard_brk *b = calloc(1, sizeof(*b));
+	struct shard_brk *b = s->brks.n < SHARD_BRKS_MAX ? calloc(1, sizeof(*b)) : NULL;
 
 	if (!b)
 		return NULL;

@@ -27,6 +27,7 @@
 /* bounds */
 #define SHARD_OPS_MAX	     65536u	    /* requests in progress */
 #define SHARD_OP_BYTES_MAX   (256u << 20)   /* bodies that they keep */
+#define SHARD_BRKS_MAX	     (256u << 10)   /* recalls not answered: about 100 MiB */
 #define SHARD_INFLIGHT_MAX   4u		    /* entries proposed and not applied */
 #define SHARD_PIPELINE_MIN   16u	    /* requests that make an entry worth proposing behind another one */
 #define SHARD_DEAD_BATCH     1024u	    /* dead objects of one round */

@@ -376,9 +376,12 @@ static void test_new_leader(void **state)
 	fake_sent_free(fake_conn_take(t->b->cb));
 	cfs_shard_become_leader(t->w->shard, ++t->w->term);
 	assert_int_equal(client_lookup(t->a, ROOT, "f", &e), CFS_E_GRACE); /* its first entry is not applied */
+	assert_false(cfs_shard_session_gone(t->w->shard, 4711));
 	fake_log_commit_all(&t->w->log);
 	t->w->manual = false;
 	assert_int_equal(client_lookup(t->a, ROOT, "f", &e), CFS_E_GRACE);
+	assert_true(cfs_shard_session_gone(t->w->shard, 4711));
+	assert_false(cfs_shard_session_gone(t->w->shard, t->a->id));
 	client_heartbeat(t->a);
 	t1 = client_send(t->a, CFS_OP_RECLAIM, -1, t->buf, body_lease(t->buf, ino, CFS_LEASE_EXCL, 1, 0));
 	assert_int_equal(client_reply(t->a, t1, &m), 0);
