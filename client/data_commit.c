@@ -2,7 +2,8 @@
 /*
  * data_commit.c - COMMIT requests. What several threads want to commit while COMMITS_MAX requests are on their way
  * goes into one when the next is free to go; with fewer under way nobody waits for anybody. The server puts all
- * items of a request into one log entry. Items of one inode never meet here: one write-back has an inode.
+ * items of a request into one log entry. Who sends for others and is interrupted leaves theirs to them.
+ * Items of one inode never meet here: one write-back has an inode.
  */
 #include "client/data_i.h"
 
@@ -125,6 +126,7 @@ void cfs_data_commit(struct cfs_data_ctx *g, struct cfs_data_commit **v, unsigne
 	for (unsigned i = 0; i < n; i++) {
 		CFS_ASSERT(v[i]->n_ext <= CFS_DATA_COMMIT_EXTENTS && v[i]->inline_len <= CFS_INLINE_MAX);
 		v[i]->done = false;
+		v[i]->who = v;
 		cfs_list_add_tail(&g->commit_list, &v[i]->link);
 	}
 	while (!all_done(v, n)) {
@@ -140,8 +142,13 @@ void cfs_data_commit(struct cfs_data_ctx *g, struct cfs_data_commit **v, unsigne
 		send(g, batch, k, len);
 		pthread_mutex_lock(&g->commit_lock);
 		g->n_commits--;
-		for (unsigned i = 0; i < k; i++)
-			batch[i]->done = true;
+		for (unsigned i = 0; i < k; i++) {
+			/* the interrupt was for us alone; committing the same twice changes nothing */
+			if (batch[i]->rc == -EINTR && batch[i]->who != v)
+				cfs_list_add_tail(&g->commit_list, &batch[i]->link);
+			else
+				batch[i]->done = true;
+		}
 		pthread_cond_broadcast(&g->commit_cond);
 	}
 	pthread_mutex_unlock(&g->commit_lock);

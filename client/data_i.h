@@ -120,6 +120,7 @@ struct cfs_data {
 	/* content; means something while lease != NONE */
 	uint64_t size, srv_size;	/* ours; what the server has for sure (beyond it: zeros), <= size */
 	uint64_t alloc;			/* bytes the server holds, as far as known */
+	uint64_t flight_bytes;		/* being written back */
 	struct cfs_time mtime, ctime;
 	bool times_known;		/* mtime, ctime are newer than what others have */
 	bool meta_dirty;		/* size or times are to be committed */
@@ -248,6 +249,7 @@ struct cfs_data_commit {
 	struct cfs_attr attr;
 	/* private */
 	struct cfs_list link;
+	const void *who;		/* asked for it */
 	bool done;
 };
 #define CFS_DATA_COMMIT_EXTENTS	4096u

@@ -89,6 +89,7 @@ bool cfs_data_job_take(struct cfs_data *d, struct cfs_data_job *j, int *ret_rc)
 			goto fail;
 	}
 	cfs_rangeset_move(&j->flight, &d->dirty);	/* still counted in g->dirty_bytes */
+	d->flight_bytes = j->flight.bytes;
 	j->size = d->size;
 	j->mtime = d->mtime;
 	j->kill = d->kill_pending;
@@ -221,6 +222,7 @@ void cfs_data_job_end(struct cfs_data_job *j)
 		j->rc = d->err;		/* it was lost while we wrote it */
 	}
 	__atomic_sub_fetch(&g->dirty_bytes, j->flight.bytes, __ATOMIC_RELAXED);
+	d->flight_bytes = 0;
 	d->flushing = false;
 	if (cfs_data_is_dirty(d))
 		cfs_data_mark_dirty(d);

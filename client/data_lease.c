@@ -18,7 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SERVE_AFTER_MS	10u	/* docs below: wait_recall() */
+#define SERVE_AFTER_MS	2u	/* see wait_recall() */
+#define LIVE_PAUSE_MS	10u
 #define GIVE_UP_MS	60000u
 #define SESSION_TRIES	3u
 #define SERVED_MAX	1024u
@@ -293,7 +294,7 @@ static int wait_live(struct cfs_data *d)
 	if (rc == -ESTALE)	/* it did answer */
 		rc = 0;
 	if (!rc && !cfs_client_live(d->g->c))
-		cfs_data_cond_wait_ms(&d->cond, &d->lock, SERVE_AFTER_MS);
+		cfs_data_cond_wait_ms(&d->cond, &d->lock, LIVE_PAUSE_MS);
 	return rc;
 }
 
@@ -484,7 +485,7 @@ bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr)
 		if (d->times_known) {
 			attr->mtime = d->mtime;
 			attr->ctime = d->ctime;
-			attr->alloc = cfs_cpu_to_le64(d->alloc + cfs_align_up(d->dirty.bytes, 512));
+			attr->alloc = cfs_cpu_to_le64(d->alloc + cfs_align_up(d->dirty.bytes + d->flight_bytes, 512));
 		}
 		if (d->kill_priv) {
 			if (mode & 010)		/* without group execute it means mandatory locking */
