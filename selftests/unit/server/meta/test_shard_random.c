@@ -53,7 +53,7 @@ struct pending {
 	uint64_t tag, gen;
 	uint64_t dir, dir2, ino;
 	unsigned want;
-	char name[8], name2[8];
+	char name[16], name2[16];
 	char body[512];
 	size_t len;
 	bool sent; /* on the present connection */
