@@ -265,6 +265,25 @@ static int set_size(struct cfs_op *op, uint64_t ino, uint64_t size, bool kill, s
 	return 0;
 }
 
+/*
+ * Attributes were changed at the server, which may not know yet of writes here: their mtime stands unless it was set. valid:
+ * CFS_SA_* that were.
+ */
+static void tell_data(struct cfs_client *c, const struct cfs_attr *attr, uint32_t valid)
+{
+	struct cfs_data *d = c->data_started ? cfs_data_find(c, cfs_attr_ino(attr)) : NULL;
+	struct cfs_attr copy = *attr;
+
+	if (!d)
+		return;
+	if (!(valid & (CFS_SA_MTIME | CFS_SA_MTIME_NOW))) {
+		cfs_data_attr(d, &copy);
+		copy.ctime = attr->ctime;
+	}
+	cfs_data_setattr_done(d, &copy, valid & (CFS_SA_MODE | CFS_SA_KILLPRIV));
+	cfs_data_put(d);
+}
+
 static int set_rest(struct cfs_op *op, uint64_t ino, const struct stat *st, uint32_t valid, struct found *f)
 {
 	struct cfs_setattr_req body = {
@@ -276,7 +295,6 @@ static int set_rest(struct cfs_op *op, uint64_t ino, const struct stat *st, uint
 	struct cfs_attr_rep rep;
 	struct cfs_op_req r = { .opcode = CFS_OP_SETATTR, .mutating = true, .fixed = &body, .fixed_len = sizeof(body),
 				.rep = &rep, .rep_max = sizeof(rep) };
-	struct cfs_data *d;
 	int rc;
 
 	cfs_busy_begin(op->c, ino);
@@ -287,11 +305,7 @@ static int set_rest(struct cfs_op *op, uint64_t ino, const struct stat *st, uint
 	f->attr = rep.attr;
 	f->valid = cfs_le32_to_cpu(rep.valid);
 	f->since = r.break_gen;
-	d = op->c->data_started ? cfs_data_find(op->c, ino) : NULL;
-	if (d) {
-		cfs_data_setattr_done(d, &rep.attr, valid & (CFS_SA_MODE | CFS_SA_KILLPRIV));
-		cfs_data_put(d);
-	}
+	tell_data(op->c, &rep.attr, valid);
 	return 0;
 }
 
@@ -360,7 +374,7 @@ void cfs_fuse_statfs(fuse_req_t req, fuse_ino_t ino)
 	sv.f_bsize = sv.f_frsize = block;
 	sv.f_blocks = cfs_le64_to_cpu(rep.total_bytes) / block;
 	sv.f_bfree = sv.f_bavail = cfs_le64_to_cpu(rep.free_bytes) / block;
-	sv.f_files = cfs_le64_to_cpu(rep.files);
+	sv.f_files = cfs_le64_to_cpu(rep.files) + cfs_le64_to_cpu(rep.files_free); /* statvfs counts all */
 	sv.f_ffree = sv.f_favail = cfs_le64_to_cpu(rep.files_free);
 	op.t->req = NULL;
 	fuse_reply_statfs(req, &sv);
@@ -460,7 +474,6 @@ static void change_xattr(struct cfs_op *op, uint64_t ino, const char *name, cons
 		.rep = &rep, .rep_max = sizeof(rep),
 	};
 	struct cfs_ttl ttl;
-	struct cfs_data *d;
 	bool kept;
 	int rc;
 
@@ -477,11 +490,7 @@ static void change_xattr(struct cfs_op *op, uint64_t ino, const char *name, cons
 		cfs_op_err(op, cfs_op_errno_stale(rc));
 		return;
 	}
-	d = op->c->data_started ? cfs_data_find(op->c, ino) : NULL;
-	if (d) {
-		cfs_data_setattr_done(d, &rep.attr, false);
-		cfs_data_put(d);
-	}
+	tell_data(op->c, &rep.attr, 0);
 	ttl = cfs_op_ttl(op->c);
 	kept = cfs_op_changed_attr(op->c, &rep.attr, cfs_le32_to_cpu(rep.valid), r.break_gen, &ttl) > 0;
 	cfs_inode_forget_mode(op->c, ino);

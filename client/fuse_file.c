@@ -260,13 +260,32 @@ void cfs_fuse_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	cfs_op_err(&op, cfs_op_errno(cfs_data_error(fh->i->data)));
 }
 
+static void count_releasing(struct cfs_inode *i, int by)
+{
+	pthread_mutex_lock(&i->lock);
+	i->releasing += (unsigned)by;
+	pthread_mutex_unlock(&i->lock);
+}
+
 void cfs_fuse_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cfs_op op = cfs_op_begin(req);
 	struct cfs_fh *fh = cfs_fh_of(fi);
 
+	uint64_t owner;
+	bool locks;
+
+	locks = fi->flock_release || cfs_inode_owner_of_fh(fh->i, fh, &owner);
+	if (locks)
+		count_releasing(fh->i, 1);
 	if (fi->flock_release)
 		cfs_op_unlock_all(&op, ino, fi->lock_owner, CFS_LOCK_FLOCK);
+	while (cfs_inode_owner_of_fh(fh->i, fh, &owner)) { /* OFD locks end with their open file */
+		cfs_inode_owner_take(fh->i, owner);
+		cfs_op_unlock_all(&op, ino, owner, CFS_LOCK_POSIX);
+	}
+	if (locks)
+		count_releasing(fh->i, -1);
 	cfs_data_release(fh->i->data, fi->flags);
 	cfs_op_err(&op, 0);
 	fh_free(op.c, fh);

@@ -9,9 +9,11 @@
 #include "base/log.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 
 #define OFF_MAX INT64_MAX
+#define RELEASE_MS 1000u
 
 static struct cfs_lock_req lock_body(uint64_t ino, uint64_t owner, uint8_t space, uint8_t kind)
 {
@@ -48,10 +50,31 @@ static uint8_t kind_of(int type)
 	return type == F_RDLCK ? CFS_LOCK_READ : type == F_WRLCK ? CFS_LOCK_WRITE : CFS_LOCK_UNLOCK;
 }
 
-static void take_lock(struct cfs_op *op, struct cfs_lock_req *body, bool sleep)
+/*
+ * The kernel does not wait for RELEASE, so a process may be gone while the locks of its open files are still being given up.
+ * True: that was the case here, and is over.
+ */
+static bool await_releases(struct cfs_inode *i)
+{
+	unsigned n = 0;
+
+	for (unsigned ms = 0; ms < RELEASE_MS; ms++) {
+		pthread_mutex_lock(&i->lock);
+		n = i->releasing;
+		pthread_mutex_unlock(&i->lock);
+		if (!n)
+			return ms > 0;
+		poll(NULL, 0, 1);
+	}
+	return false;
+}
+
+static void take_lock(struct cfs_op *op, struct cfs_inode *i, struct cfs_lock_req *body, bool sleep)
 {
 	int rc = ask_lock(op, body);
 
+	if (rc == EAGAIN && !sleep && await_releases(i))
+		rc = ask_lock(op, body);
 	if (rc == EAGAIN && sleep && body->kind != CFS_LOCK_UNLOCK) {
 		body->wait = 1;
 		op->t->req = NULL;
@@ -66,10 +89,15 @@ void cfs_fuse_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, s
 	struct cfs_op op = cfs_op_begin(req);
 	struct cfs_lock_req body = lock_body(ino, fi->lock_owner, CFS_LOCK_POSIX, kind_of(lock->l_type));
 
+	int err = 0;
+
 	set_range(&body, lock);
-	if (body.kind != CFS_LOCK_UNLOCK) /* also when it fails: only a needless unlock at close */
-		cfs_inode_owner_add(cfs_fh_of(fi)->i, fi->lock_owner);
-	take_lock(&op, &body, sleep);
+	if (body.kind != CFS_LOCK_UNLOCK) /* if it fails: only a needless unlock at close */
+		err = cfs_inode_owner_add(cfs_fh_of(fi)->i, fi->lock_owner, cfs_fh_of(fi));
+	if (err)
+		cfs_op_err(&op, err);
+	else
+		take_lock(&op, cfs_fh_of(fi)->i, &body, sleep);
 }
 
 void cfs_fuse_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int how)
@@ -79,7 +107,7 @@ void cfs_fuse_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, i
 	struct cfs_lock_req body = lock_body(ino, fi->lock_owner, CFS_LOCK_FLOCK, kind_of(type));
 
 	body.pid = cfs_cpu_to_le32((uint32_t)fuse_req_ctx(req)->pid);
-	take_lock(&op, &body, !(how & LOCK_NB));
+	take_lock(&op, cfs_fh_of(fi)->i, &body, !(how & LOCK_NB));
 }
 
 void cfs_fuse_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)

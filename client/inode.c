@@ -54,6 +54,7 @@ static void inode_free(struct cfs_inode *i)
 	if (i->data)
 		cfs_data_put(i->data);
 	pthread_mutex_destroy(&i->lock);
+	free(i->owners);
 	free(i);
 }
 
@@ -244,31 +245,58 @@ void cfs_inodes_walk(struct cfs_client *c, void (*fn)(void *arg, uint64_t ino), 
 	free(list);
 }
 
-void cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner)
+int cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner, const void *fh)
 {
-	bool have = false;
+	int err = 0;
+	unsigned k;
 
 	pthread_mutex_lock(&i->lock);
-	for (unsigned k = 0; k < i->n_owners && k < CFS_LOCK_OWNERS_MAX; k++)
-		have |= i->owners[k] == owner;
-	if (!have && i->n_owners < CFS_LOCK_OWNERS_MAX)
-		i->owners[i->n_owners++] = owner;
-	else if (!have)
-		i->n_owners = CFS_LOCK_OWNERS_MAX + 1;
+	for (k = 0; k < i->n_owners; k++)
+		if (i->owners[k].owner == owner && i->owners[k].fh == fh)
+			goto out;
+	if (k == i->cap_owners) {
+		unsigned cap = k ? 2 * k : 4;
+		void *v = k < CFS_LOCK_OWNERS_MAX ? realloc(i->owners, cap * sizeof(*i->owners)) : NULL;
+
+		if (!v) {
+			err = ENOLCK;
+			goto out;
+		}
+		i->owners = v;
+		i->cap_owners = cap;
+	}
+	i->owners[i->n_owners++] = (struct cfs_lock_owner){ owner, fh };
+out:
 	pthread_mutex_unlock(&i->lock);
+	return err;
 }
 
 bool cfs_inode_owner_take(struct cfs_inode *i, uint64_t owner)
 {
-	bool have;
+	bool have = false;
 
 	pthread_mutex_lock(&i->lock);
-	have = i->n_owners > CFS_LOCK_OWNERS_MAX;
-	for (unsigned k = 0; !have && k < i->n_owners; k++) {
-		if (i->owners[k] != owner)
+	for (unsigned k = 0; k < i->n_owners;) {
+		if (i->owners[k].owner != owner) {
+			k++;
 			continue;
+		}
 		i->owners[k] = i->owners[--i->n_owners];
 		have = true;
+	}
+	pthread_mutex_unlock(&i->lock);
+	return have;
+}
+
+bool cfs_inode_owner_of_fh(struct cfs_inode *i, const void *fh, uint64_t *ret_owner)
+{
+	bool have = false;
+
+	pthread_mutex_lock(&i->lock);
+	for (unsigned k = 0; k < i->n_owners && !have; k++) {
+		have = i->owners[k].fh == fh;
+		if (have)
+			*ret_owner = i->owners[k].owner;
 	}
 	pthread_mutex_unlock(&i->lock);
 	return have;

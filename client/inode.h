@@ -10,7 +10,13 @@
 
 #include "client/client_i.h"
 
-#define CFS_LOCK_OWNERS_MAX 16u		/* remembered of one inode; with more, every close unlocks */
+#define CFS_LOCK_OWNERS_MAX 4096u	/* of POSIX locks on one inode; more get ENOLCK */
+
+/* who has (perhaps) POSIX locks, and by which open file he got them */
+struct cfs_lock_owner {
+	uint64_t owner;
+	const void *fh;
+};
 
 struct cfs_inode {
 	struct cfs_inode *next;
@@ -25,8 +31,9 @@ struct cfs_inode {
 	struct cfs_time told_mtime;	/* what the kernel was last told */
 	bool attr_set;
 	struct cfs_attr attr;		/* of an open directory: for fstat after it was removed */
-	unsigned n_owners;		/* of POSIX locks; > MAX: not all are listed */
-	uint64_t owners[CFS_LOCK_OWNERS_MAX];
+	unsigned releasing;		/* open files with locks that are being released just now */
+	unsigned n_owners, cap_owners;
+	struct cfs_lock_owner *owners;
 };
 
 int cfs_inodes_create(struct cfs_client *c, struct cfs_inodes **ret_t);
@@ -53,8 +60,13 @@ bool cfs_removed_dir_find(struct cfs_client *c, uint64_t ino, struct cfs_attr *r
 /* every inode that is open */
 void cfs_inodes_walk(struct cfs_client *c, void (*fn)(void *arg, uint64_t ino), void *arg);
 
-/* a POSIX lock was taken; and: has this owner perhaps one? Then it counts as gone from now on */
-void cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner);
+/*
+ * A POSIX lock is about to be taken: 0 or ENOLCK. And: has this owner perhaps one? Then it counts as gone from now on. The
+ * kernel says when a process closes a file (its owner), but not when an open file with OFD locks ends: that is told by fh.
+ */
+int cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner, const void *fh);
 bool cfs_inode_owner_take(struct cfs_inode *i, uint64_t owner);
+/* some owner that got a lock by this open file, or false */
+bool cfs_inode_owner_of_fh(struct cfs_inode *i, const void *fh, uint64_t *ret_owner);
 
 #endif
