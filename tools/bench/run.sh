@@ -39,9 +39,11 @@ mount -o loop "$dir/ext4.img" "$dir/ext4"
 "$bin/claudefs" format --size 16G "$dir/store.img" >"$dir/format.log"
 "$bin/claudefsd" --listen "127.0.0.1:$port" --target "$dir/store.img" --state-dir "$dir/state" --log-file "$dir/server.log" & server=$!
 for _ in $(seq 100); do "$bin/claudefs" status "127.0.0.1:$port" >/dev/null 2>&1 && break; sleep 0.1; done
-remount() {
+mounts=0
+remount() { # a cache of its own for each: the client of the last mount may still be ending
 	umount "$dir/cfs" 2>/dev/null || true
-	"$bin/claudefs" mount "127.0.0.1:$port" "$dir/cfs" -o "cachedir=$dir/cache,cachesize=4G"
+	mounts=$((mounts + 1))
+	"$bin/claudefs" mount "127.0.0.1:$port" "$dir/cfs" -o "cachedir=$dir/cache/$mounts,cachesize=4G"
 }
 remount
 
