@@ -161,6 +161,15 @@ static void do_truncate(int side, off_t to)
 	size = to;
 }
 
+/* Kernels bound mappings and copies by the size they last saw: programs ask for it first, and so do we. */
+static void look(int side)
+{
+	struct stat st;
+
+	must(fstat(fds[side], &st), 0, "fstat");
+	must(st.st_size, size, "st_size");
+}
+
 static void do_map(int side, off_t off, size_t len, bool store)
 {
 	off_t start = off & ~4095ll;
@@ -173,6 +182,7 @@ static void do_map(int side, off_t off, size_t len, bool store)
 		len = (size_t)(size - off);
 	span = len + (size_t)(off - start);
 	note(store ? "mapwrite" : "mapread", side, off, len, 0);
+	look(side);
 	map = mmap(NULL, span, PROT_READ | (store ? PROT_WRITE : 0), MAP_SHARED, fds[side], start);
 	if (map == MAP_FAILED)
 		wrong("mmap: %s", strerror(errno));
@@ -217,6 +227,7 @@ static void do_copy(int side, off_t from, off_t to, size_t len)
 	if (to < from + (off_t)len && from < to + (off_t)len)
 		return;
 	note("copy", side, from, len, to);
+	look(side);
 	while (len) {
 		off_t in = from, out = to;
 
@@ -236,7 +247,6 @@ static void step(void)
 	int side = (int)below(sides);
 	size_t len = 1 + (size_t)below(below(8) ? 10000 : 300000);
 	off_t off = below(8) ? below(size_max) : below(size + 1);
-	struct stat st;
 
 	if (off + (off_t)len > size_max)
 		len = (size_t)(size_max - off);
@@ -261,8 +271,7 @@ static void step(void)
 	case 18: if (size + (off_t)len <= size_max) do_write(side, size, len); break;
 	case 19:
 		note("stat", side, 0, 0, 0);
-		must(fstat(fds[side], &st), 0, "fstat");
-		must(st.st_size, size, "st_size");
+		look(side);
 		break;
 	}
 }

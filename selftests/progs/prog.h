@@ -66,7 +66,8 @@ static void die(const char *fmt, ...)
 #define IS(got, wanted) do { \
 	long long g_ = (long long)(got), w_ = (long long)(wanted); \
 	if (g_ != w_) \
-		die("%s:%d: %s is %lld, not %lld", __FILE__, __LINE__, #got, g_, w_); \
+		die("%s:%d: %s is %lld%s%s, not %lld", __FILE__, __LINE__, #got, g_, g_ == -1 ? ", " : "", \
+		    g_ == -1 ? strerror(errno) : "", w_); \
 } while (0)
 
 /* a call that must succeed; gives its result */
@@ -95,6 +96,14 @@ MAYBE_UNUSED static long long ok_result(long long result, const char *file, int 
 		die("%s:%d: %s: %s, must be: %s or %s", __FILE__, __LINE__, #call, strerror(errno), \
 		    strerror(w1), strerror(w2)); \
 } while (0)
+
+MAYBE_UNUSED static double now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
 
 /* ---- checks ------------------------------------------------------------------------------------- */
 struct check {
@@ -132,6 +141,7 @@ MAYBE_UNUSED static void run_check(const struct check *c, const char *base, unsi
 {
 	char dir[4096];
 	int status = 0;
+	double t0 = now_s();
 	pid_t pid;
 
 	snprintf(dir, sizeof(dir), "%s/%s", base, c->name);
@@ -159,6 +169,8 @@ MAYBE_UNUSED static void run_check(const struct check *c, const char *base, unsi
 	} else {
 		printf("ok %u - %s: %s\n", n, c->name, c->what);
 	}
+	if (now_s() - t0 > 2)
+		printf("# %.1f s\n", now_s() - t0);
 	fflush(stdout);
 	remove_tree(dir);
 }
@@ -260,14 +272,6 @@ MAYBE_UNUSED static bool file_is(const char *path, const char *text)
 MAYBE_UNUSED static int64_t ns_of(struct timespec t)
 {
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-MAYBE_UNUSED static double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 /* long enough that a time stamp of a coarse clock differs */
