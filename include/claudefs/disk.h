@@ -2,43 +2,47 @@
 /*
  * disk.h - the on-disk format of a target, version 1.
  *
- * A target is one device (block device or regular file), divided into blocks of 4096 bytes. Two copies
- * of the superblock live at fixed places, written in turn; the valid one with the higher `seq` counts.
- * Then comes a region of vote slots: two blocks for each Raft group, written one after the other with the
- * same content, so that neither a torn write nor one rotten block loses a vote. From 1 MiB on follow
- * segments of equal size (a power of two, 1 MiB to 64 MiB).
+ * A target is one device (block device or regular file), divided into blocks of 4096 bytes. Two
+ * copies of the superblock live at fixed places, written in turn; the valid one with the higher
+ * `seq` counts. Then comes a region of vote slots: two blocks for each Raft group, written one
+ * after the other with the same content, so that neither a torn write nor one rotten block loses
+ * a vote. From 1 MiB on follow segments of equal size (a power of two, 1 MiB to 64 MiB).
  *
- * A segment begins with its header, stored twice, in its first two blocks: what the segment is, which
- * incarnation (`seg_seq`, never used twice on a target), and a random `salt`. A header whose `format_id`
- * is not the superblock's belongs to an earlier life of the device, and the segment is free. The header
- * becomes durable before anything in the segment is acknowledged. Records follow, each aligned to
- * a block. A record repeats seg_seq, salt and its own block number, so that neither stale bytes of an earlier
- * incarnation nor user data that looks like a record is ever taken for one. It is named by a sequence
- * number, carries the crc32c of its header and of its content, and a watermark (`durable`) which says
- * what was known to be durable when it was written. The watermark tells rot from a torn tail: a bad record
- * below the watermark of a good one had been acknowledged, so it is damage and reported; a bad record at
+ * A segment begins with its header, stored twice, in its first two blocks: what the segment is,
+ * which incarnation (`seg_seq`, never used twice on a target), and a random `salt`. A header
+ * whose `format_id` is not the superblock's belongs to an earlier life of the device, and the
+ * segment is free. The header becomes durable before anything in the segment is acknowledged.
+ * Records follow, each aligned to a block. A record repeats seg_seq, salt and its own block
+ * number, so that neither stale bytes of an earlier incarnation nor user data that looks like a
+ * record is ever taken for one. It is named by a sequence number, carries the crc32c of its
+ * header and of its content, and a watermark (`durable`) which says what was known to be durable
+ * when it was written. The watermark tells rot from a torn tail: a bad record below the
+ * watermark of a good one had been acknowledged, so it is damage and reported; a bad record at
  * or above every watermark was never acknowledged, and is dropped.
  *
- * DATA segments hold objects and tombstones. An object record is one header block with the crc32c of
- * each 64 KiB of data, then the data, padded to a block. `birth` orders records of the same oid (the later
- * birth counts), `gen` orders copies of the same birth made by cleaning. A tombstone names the one record
- * that it kills, by segment, seg_seq and block; it must be kept while that incarnation of that segment
- * exists. When a segment is full, a summary record lists its objects and those tombstones that still
- * matter, and a footer in the segment's last block points to the summary and says SEALED. A footer
- * without SEALED covers the records before `end_block`; more may follow (written at a clean close). Whatever
- * no summary covers is found by scanning for records, block by block. A segment is freed by writing a FREE
- * header, after everything live in it has been copied elsewhere and is durable.
+ * DATA segments hold objects and tombstones. An object record is one header block with the
+ * crc32c of each 64 KiB of data, then the data, padded to a block. `birth` orders records of the
+ * same oid (the later birth counts), `gen` orders copies of the same birth made by cleaning. A
+ * tombstone names the one record that it kills, by segment, seg_seq and block; it must be kept
+ * while that incarnation of that segment exists. When a segment is full, a summary record lists
+ * its objects and those tombstones that still matter, and a footer in the segment's last block
+ * points to the summary and says SEALED. A footer without SEALED covers the records before
+ * `end_block`; more may follow (written at a clean close). Whatever no summary covers is found
+ * by scanning for records, block by block. A segment is freed by writing a FREE header, after
+ * everything live in it has been copied elsewhere and is durable.
  *
- * JOURNAL segments belong to one Raft group. Their records form a stream: `seq` grows by one from record to
- * record, across segments in the order of seg_seq; a header's first_seq is the seq of its segment's first
- * record. `epoch` is the count of openings of the target and never falls along the stream, so records that
- * a crash cut off can not come back behind what was written later in their place. A JOURNAL record holds
- * entries and truncations in order; a SNAPSHOT record holds index, term and the caller's manifest; a MARK
- * holds nothing but its watermark (written at a clean close). POOL segments have been written from
- * end to end and wait to be a journal: overwriting written blocks spares a file system its own journal.
+ * JOURNAL segments belong to one Raft group. Their records form a stream: `seq` grows by one
+ * from record to record, across segments in the order of seg_seq; a header's first_seq is the
+ * seq of its segment's first record. `epoch` is the count of openings of the target and never
+ * falls along the stream, so records that a crash cut off can not come back behind what was
+ * written later in their place. A JOURNAL record holds entries and truncations in order; a
+ * SNAPSHOT record holds index, term and the caller's manifest; a MARK holds nothing but its
+ * watermark (written at a clean close). POOL segments have been written from end to end and wait
+ * to be a journal: overwriting written blocks spares a file system its own journal.
  *
- * All integers are little-endian. Unused bytes are zero. A reader refuses a superblock with unknown bits in
- * `incompat`, and opens read-only (for checking) with unknown bits in `ro_compat`.
+ * All integers are little-endian. Unused bytes are zero. A reader refuses a superblock with
+ * unknown bits in `incompat`, and opens read-only (for checking) with unknown bits in
+ * `ro_compat`.
  */
 #ifndef CLAUDEFS_DISK_H
 #define CLAUDEFS_DISK_H
@@ -122,7 +126,8 @@ struct cfs_disk_seg {
 	cfs_le32 crc;		/* of the bytes before */
 };
 _Static_assert(sizeof(struct cfs_disk_seg) == 64, "cfs_disk_seg");
-#define CFS_SEGF_FILLED		1u	/* has been used to its end before: a file system below has its blocks */
+/* has been used to its end before: a file system below has its blocks */
+#define CFS_SEGF_FILLED		1u
 
 enum cfs_rec_type {
 	CFS_REC_OBJECT = 1,
@@ -143,12 +148,14 @@ struct cfs_disk_rec {
 	cfs_le32 owner;		/* Raft group of a journal record, else 0 */
 	cfs_le64 seg_seq;
 	cfs_le64 salt;
-	cfs_le64 seq;		/* journal: place in the stream; data: unique and growing on the target */
-	cfs_le64 durable;	/* journal: seq up to which all was durable; data: block of this segment
-				 * below which all was durable */
+	/* journal: place in the stream; data: unique and growing on the target */
+	cfs_le64 seq;
+	/* journal: seq up to which, data: block of this segment below which all was durable */
+	cfs_le64 durable;
 	cfs_le64 epoch;
 	cfs_le32 seg_block;	/* own place, in blocks from the segment's start */
-	cfs_le32 body_len;	/* bytes; OBJECT: from the second block on, else right after the header */
+	/* bytes; OBJECT: from the second block on, else right after the header */
+	cfs_le32 body_len;
 	cfs_le32 body_crc;	/* crc32c of the body; OBJECT: 0, see crcs */
 	cfs_le32 hdr_crc;	/* crc32c of hdr_len bytes without this field */
 };
@@ -174,7 +181,8 @@ enum cfs_ent_type { CFS_ENT_OBJECT = 1, CFS_ENT_TOMB = 2 };
 /* an object of this segment, or a tombstone */
 struct cfs_disk_ent {
 	struct cfs_oid oid;
-	cfs_le64 seq;		/* OBJECT: birth; TOMB: seg_seq of the segment with the dead record */
+	/* OBJECT: birth; TOMB: seg_seq of the segment with the dead record */
+	cfs_le64 seq;
 	cfs_le32 segment;	/* OBJECT: own; TOMB: the one with the dead record */
 	cfs_le32 block;		/* of the record, dead or alive */
 	cfs_le32 len;		/* OBJECT: bytes of the object; TOMB: 0 */

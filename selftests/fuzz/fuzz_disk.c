@@ -3,10 +3,11 @@
  * Fuzzes what a store reads from its device: cfs_store_open(), cfs_journal_open() and _load(),
  * cfs_store_check(). It must neither crash, nor leak, nor run for long, whatever the bytes are.
  *
- * Input: the first byte says what the image is made of. 0: the rest, as the beginning of an otherwise empty
- * device. Else: a real target of a short life, changed by patches (which of the blocks that hold structures, 2
- * bytes of offset in it, a length below 32, that many bytes). Bit 1 of the first byte: checksums are made good again after that, so that
- * what lies behind them is reached.
+ * Input: the first byte says what the image is made of. 0: the rest, as the beginning of an
+ * otherwise empty device. Else: a real target of a short life, changed by patches (which of the
+ * blocks that hold structures, 2 bytes of offset in it, a length below 32, that many bytes). Bit
+ * 1 of the first byte: checksums are made good again after that, so that what lies behind them
+ * is reached.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -18,21 +19,21 @@
 #include "selftests/lib/crashdev.h"
 #include "server/store/store_i.h"
 
-#define SIZE	((uint32_t)CFS_DISK_SEG_OFF + 8u * CFS_DISK_SEG_MIN)
-#define PAGES	(SIZE / BLK)
+#define SIZE ((uint32_t)CFS_DISK_SEG_OFF + 8u * CFS_DISK_SEG_MIN)
+#define PAGES (SIZE / BLK)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* ---- a device of copied pages over a fixed image ------------------------------------------ */
+/* ---- a device of copied pages over a fixed image ---------------------------------------- */
 
-static uint8_t *base;		/* the real target */
-static uint32_t known[256], n_known;	/* its blocks that begin with something of ours */
+static uint8_t *base; /* the real target */
+static uint32_t known[256], n_known; /* its blocks that begin with something of ours */
 static uint8_t zeros[BLK];
 
 struct pages {
 	struct cfs_dev dev;
-	bool empty;		/* zeros below, not base */
+	bool empty; /* zeros below, not base */
 	uint8_t *page[PAGES];
 };
 
@@ -57,7 +58,7 @@ static int pages_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 {
 	(void)dev;
 	(void)req;
-	return 0;	/* never completes: the store is closed as if killed */
+	return 0; /* never completes: the store is closed as if killed */
 }
 
 static int pages_write(struct cfs_dev *dev, uint64_t offset, const void *buf, uint32_t len)
@@ -66,7 +67,8 @@ static int pages_write(struct cfs_dev *dev, uint64_t offset, const void *buf, ui
 
 	CFS_ASSERT(offset % BLK == 0 && len % BLK == 0 && offset + len <= SIZE);
 	for (uint32_t i = 0; i < len / BLK; i++)
-		memcpy(page_write(p, (uint32_t)(offset / BLK) + i), (const uint8_t *)buf + (size_t)i * BLK, BLK);
+		memcpy(page_write(p, (uint32_t)(offset / BLK) + i),
+		       (const uint8_t *)buf + (size_t)i * BLK, BLK);
 	return 0;
 }
 
@@ -76,16 +78,20 @@ static int pages_read(struct cfs_dev *dev, uint64_t offset, void *buf, uint32_t 
 
 	CFS_ASSERT(offset % BLK == 0 && len % BLK == 0 && offset + len <= SIZE);
 	for (uint32_t i = 0; i < len / BLK; i++)
-		memcpy((uint8_t *)buf + (size_t)i * BLK, page_read(p, (uint32_t)(offset / BLK) + i), BLK);
+		memcpy((uint8_t *)buf + (size_t)i * BLK, page_read(p, (uint32_t)(offset / BLK) + i),
+		       BLK);
 	return 0;
 }
 
 static const struct cfs_dev_ops pages_ops = {
-	.name = "pages", .version = CFS_DEV_OPS_VERSION, .submit = pages_submit, .write_sync = pages_write,
+	.name = "pages",
+	.version = CFS_DEV_OPS_VERSION,
+	.submit = pages_submit,
+	.write_sync = pages_write,
 	.read_sync = pages_read,
 };
 
-/* ---- the real target -------------------------------------------------------------------------- */
+/* ---- the real target -------------------------------------------------------------------- */
 
 static int left;
 
@@ -132,7 +138,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	const struct cfs_format_params fp = { .target_id = 1, .segment_bytes = CFS_DISK_SEG_MIN };
 	struct cfs_crashdev *cd = cfs_crashdev_create(SIZE, NULL, 0);
-	struct cfs_store_params sp = { .dev = cfs_crashdev_dev(cd), .clock = cfs_crashdev_clock(cd) };
+	struct cfs_store_params sp = { .dev = cfs_crashdev_dev(cd),
+				       .clock = cfs_crashdev_clock(cd) };
 	uint8_t *data = cfs_aligned_alloc(300000);
 	struct cfs_store *st;
 	struct cfs_journal *j;
@@ -146,10 +153,14 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	CFS_ASSERT(!cfs_store_open(&sp, &st, err, sizeof(err)));
 	CFS_ASSERT(!cfs_journal_open(st, 3, &j, err, sizeof(err)));
 	CFS_ASSERT(!cfs_journal_set_vote(j, 1, 2));
-	for (uint32_t i = 0; i < 9; i++) {	/* the first segment is sealed, the second stays open */
+	for (uint32_t i = 0; i < 9; i++) { /* the first segment is sealed, the second stays open */
 		uint32_t len = 1000 + 30000 * i, crcs[8];
-		struct cfs_store_write w = { .oid = { 1, i }, .data = data, .len = len, .n_crcs = cfs_crcs_of(len),
-					     .crcs = crcs, .done = written };
+		struct cfs_store_write w = { .oid = { 1, i },
+					     .data = data,
+					     .len = len,
+					     .n_crcs = cfs_crcs_of(len),
+					     .crcs = crcs,
+					     .done = written };
 
 		for (uint32_t k = 0; k < w.n_crcs; k++)
 			crcs[k] = cfs_crc32c(0, data + k * CFS_CRC_BLOCK,
@@ -169,7 +180,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		cfs_journal_append(j, &a);
 		wait_all(cd);
 		if (i == 1) {
-			struct cfs_journal_snapshot s = { .index = 1, .term = 1, .manifest = data, .manifest_len = 50,
+			struct cfs_journal_snapshot s = { .index = 1,
+							  .term = 1,
+							  .manifest = data,
+							  .manifest_len = 50,
 							  .done = snapped };
 
 			left = 1;
@@ -195,8 +209,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 		memcpy(&magic, base + (size_t)i * BLK, sizeof(magic));
 		magic = cfs_le32_to_cpu(magic);
-		if (magic == (uint32_t)CFS_SUPER_MAGIC || magic == CFS_VOTE_MAGIC || magic == CFS_SEG_MAGIC ||
-		    magic == CFS_REC_MAGIC || magic == CFS_FOOT_MAGIC)
+		if (magic == (uint32_t)CFS_SUPER_MAGIC || magic == CFS_VOTE_MAGIC ||
+		    magic == CFS_SEG_MAGIC || magic == CFS_REC_MAGIC || magic == CFS_FOOT_MAGIC)
 			known[n_known++] = i;
 	}
 	CFS_ASSERT(n_known > 30);
@@ -205,7 +219,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	return 0;
 }
 
-/* ---- one input ----------------------------------------------------------------------------------- */
+/* ---- one input -------------------------------------------------------------------------- */
 
 /* whatever the block claims to be, its checksums are right afterwards */
 static void make_good(struct pages *p, uint32_t i)
@@ -222,7 +236,8 @@ static void make_good(struct pages *p, uint32_t i)
 		cfs_disk_crc_set(b, sizeof(struct cfs_disk_seg));
 	else if (cfs_le32_to_cpu(rec->magic) == CFS_FOOT_MAGIC)
 		cfs_disk_crc_set(b, sizeof(struct cfs_disk_foot));
-	else if (cfs_le32_to_cpu(rec->magic) == CFS_REC_MAGIC && hdr >= sizeof(*rec) && hdr <= BLK) {
+	else if (cfs_le32_to_cpu(rec->magic) == CFS_REC_MAGIC && hdr >= sizeof(*rec) &&
+		 hdr <= BLK) {
 		if (rec->type != CFS_REC_OBJECT && body <= BLK - hdr)
 			rec->body_crc = cfs_cpu_to_le32(cfs_crc32c(0, b + hdr, body));
 		cfs_rec_seal(rec);
@@ -262,8 +277,13 @@ static void ck_cancel(struct cfs_clock *c, struct cfs_timer *t)
 }
 
 static const struct cfs_clock_ops ck_ops = {
-	.name = "fuzz", .version = CFS_CLOCK_OPS_VERSION, .boot_ns = ck_now, .real_ns = ck_now, .timer_set = ck_set,
-	.timer_cancel = ck_cancel, .random = ck_now,
+	.name = "fuzz",
+	.version = CFS_CLOCK_OPS_VERSION,
+	.boot_ns = ck_now,
+	.real_ns = ck_now,
+	.timer_set = ck_set,
+	.timer_cancel = ck_cancel,
+	.random = ck_now,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -280,7 +300,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	CFS_ASSERT(p);
 	p->dev.ops = &pages_ops;
-	p->dev.info = (struct cfs_dev_info){ .size_bytes = SIZE, .write_unit = 4096, .mem_align = 4096 };
+	p->dev.info =
+		(struct cfs_dev_info){ .size_bytes = SIZE, .write_unit = 4096, .mem_align = 4096 };
 	sp.dev = &p->dev;
 	if (size) {
 		data++;
@@ -289,10 +310,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!mode) {
 		p->empty = true;
 		for (size_t at = 0; at < size && at < SIZE; at += BLK)
-			memcpy(page_write(p, (uint32_t)(at / BLK)), data + at, cfs_min(size - at, (size_t)BLK));
+			memcpy(page_write(p, (uint32_t)(at / BLK)), data + at,
+			       cfs_min(size - at, (size_t)BLK));
 	}
 	while (mode && size >= 5) {
-		uint32_t off = known[data[0] % n_known] * BLK + ((uint32_t)data[1] | (uint32_t)data[2] << 8) % BLK;
+		uint32_t off = known[data[0] % n_known] * BLK +
+			       ((uint32_t)data[1] | (uint32_t)data[2] << 8) % BLK;
 		uint32_t len = cfs_min((uint32_t)(data[3] & 31), (uint32_t)(size - 4));
 
 		for (uint32_t i = 0; i < len; i++, off = (off + 1) % SIZE)

@@ -9,20 +9,20 @@
 #include "base/base.h"
 #include "base/hash.h"
 
-#define TIMERS_MAX	64u
-#define SECTOR		512u
-#define NEVER		UINT64_MAX
+#define TIMERS_MAX 64u
+#define SECTOR 512u
+#define NEVER UINT64_MAX
 
 struct logged {
 	uint64_t off, len;
-	uint8_t *data;		/* NULL: a flush */
-	uint64_t submitted, completed;	/* events */
+	uint8_t *data; /* NULL: a flush */
+	uint64_t submitted, completed; /* events */
 	bool durable;
 };
 
 struct pending {
 	struct cfs_dev_req *req;
-	uint64_t log;		/* index, or NEVER */
+	uint64_t log; /* index, or NEVER */
 };
 
 struct cfs_crashdev {
@@ -54,7 +54,8 @@ static uint64_t next_random(uint64_t *s)
 
 /* ---- device ----------------------------------------------------------------------------- */
 
-static uint64_t log_add(struct cfs_crashdev *cd, uint64_t off, uint64_t len, bool flush, bool durable)
+static uint64_t log_add(struct cfs_crashdev *cd, uint64_t off, uint64_t len, bool flush,
+			bool durable)
 {
 	struct logged *l;
 
@@ -66,7 +67,10 @@ static uint64_t log_add(struct cfs_crashdev *cd, uint64_t off, uint64_t len, boo
 		CFS_ASSERT(cd->log);
 	}
 	l = &cd->log[cd->n_log];
-	*l = (struct logged){ .off = off, .len = len, .submitted = ++cd->events, .completed = NEVER,
+	*l = (struct logged){ .off = off,
+			      .len = len,
+			      .submitted = ++cd->events,
+			      .completed = NEVER,
 			      .durable = durable };
 	if (!flush) {
 		l->data = malloc(len);
@@ -92,7 +96,8 @@ static int cd_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 	CFS_ASSERT(!((req->offset | req->len) & (dev->info.write_unit - 1)));
 	CFS_ASSERT(req->offset + req->len <= dev->info.size_bytes);
 	if (req->op == CFS_DEV_WRITE || req->op == CFS_DEV_FLUSH)
-		log = log_add(cd, req->offset, req->len, req->op == CFS_DEV_FLUSH, req->flags & CFS_DEV_DURABLE);
+		log = log_add(cd, req->offset, req->len, req->op == CFS_DEV_FLUSH,
+			      req->flags & CFS_DEV_DURABLE);
 	if (req->op == CFS_DEV_WRITE) {
 		cd->writes++;
 		for (uint32_t i = 0; i < req->iovcnt && log != NEVER; i++) {
@@ -124,7 +129,8 @@ static void complete(struct cfs_crashdev *cd, struct pending p)
 
 			/* nobody may touch a buffer that is being written */
 			CFS_ASSERT(req->op == CFS_DEV_READ || p.log == NEVER || cd->forget ||
-				   !memcmp(cd->log[p.log].data + in, req->iov[i].iov_base, req->iov[i].iov_len));
+				   !memcmp(cd->log[p.log].data + in, req->iov[i].iov_base,
+					   req->iov[i].iov_len));
 			if (req->op == CFS_DEV_READ)
 				memcpy(req->iov[i].iov_base, cd->bytes + at, req->iov[i].iov_len);
 			else
@@ -132,7 +138,8 @@ static void complete(struct cfs_crashdev *cd, struct pending p)
 			at += req->iov[i].iov_len;
 		}
 	} else if (req->op == CFS_DEV_DISCARD) {
-		memset(cd->bytes + req->offset, 0xdc, req->len);	/* anything may be there afterwards */
+		memset(cd->bytes + req->offset, 0xdc,
+		       req->len); /* anything may be there afterwards */
 	}
 	if (p.log != NEVER && req->result >= 0 && !cd->forget)
 		cd->log[p.log].completed = ++cd->events;
@@ -144,7 +151,8 @@ static int cd_write_sync(struct cfs_dev *dev, uint64_t offset, const void *buf, 
 	struct cfs_crashdev *cd = of(dev);
 	uint64_t log;
 
-	CFS_ASSERT(!((offset | len) & (dev->info.write_unit - 1)) && offset + len <= dev->info.size_bytes);
+	CFS_ASSERT(!((offset | len) & (dev->info.write_unit - 1)) &&
+		   offset + len <= dev->info.size_bytes);
 	log = log_add(cd, offset, len, false, true);
 	memcpy(cd->bytes + offset, buf, len);
 	if (log != NEVER) {
@@ -157,7 +165,8 @@ static int cd_write_sync(struct cfs_dev *dev, uint64_t offset, const void *buf, 
 
 static int cd_read_sync(struct cfs_dev *dev, uint64_t offset, void *buf, uint32_t len)
 {
-	CFS_ASSERT(!((offset | len) & (dev->info.write_unit - 1)) && offset + len <= dev->info.size_bytes);
+	CFS_ASSERT(!((offset | len) & (dev->info.write_unit - 1)) &&
+		   offset + len <= dev->info.size_bytes);
 	memcpy(buf, of(dev)->bytes + offset, len);
 	return 0;
 }
@@ -168,11 +177,15 @@ static void cd_close(struct cfs_dev *dev)
 }
 
 static const struct cfs_dev_ops cd_ops = {
-	.name = "crashdev", .version = CFS_DEV_OPS_VERSION, .submit = cd_submit, .write_sync = cd_write_sync,
-	.read_sync = cd_read_sync, .close = cd_close,
+	.name = "crashdev",
+	.version = CFS_DEV_OPS_VERSION,
+	.submit = cd_submit,
+	.write_sync = cd_write_sync,
+	.read_sync = cd_read_sync,
+	.close = cd_close,
 };
 
-/* ---- clock ---------------------------------------------------------------------------------- */
+/* ---- clock ------------------------------------------------------------------------------ */
 
 static struct cfs_crashdev *of_clock(struct cfs_clock *clock)
 {
@@ -213,11 +226,16 @@ static uint64_t ck_random(struct cfs_clock *clock)
 }
 
 static const struct cfs_clock_ops ck_ops = {
-	.name = "crashdev", .version = CFS_CLOCK_OPS_VERSION, .boot_ns = ck_now, .real_ns = ck_now,
-	.timer_set = ck_set, .timer_cancel = ck_cancel, .random = ck_random,
+	.name = "crashdev",
+	.version = CFS_CLOCK_OPS_VERSION,
+	.boot_ns = ck_now,
+	.real_ns = ck_now,
+	.timer_set = ck_set,
+	.timer_cancel = ck_cancel,
+	.random = ck_random,
 };
 
-/* ---- running ---------------------------------------------------------------------------------- */
+/* ---- running ---------------------------------------------------------------------------- */
 
 static struct cfs_timer *earliest(const struct cfs_crashdev *cd)
 {
@@ -246,7 +264,8 @@ bool cfs_crashdev_turn(struct cfs_crashdev *cd)
 			i = (uint32_t)(next_random(&cd->shuffle) % cd->n_pending);
 		p = cd->pending[i];
 		cd->n_pending--;
-		memmove(cd->pending + i, cd->pending + i + 1, (cd->n_pending - i) * sizeof(*cd->pending));
+		memmove(cd->pending + i, cd->pending + i + 1,
+			(cd->n_pending - i) * sizeof(*cd->pending));
 		cd->now_ns += 10000;
 		complete(cd, p);
 		return true;
@@ -271,8 +290,12 @@ struct cfs_crashdev *cfs_crashdev_create(uint64_t size_bytes, const uint8_t *ima
 	}
 	cd->dev.ops = &cd_ops;
 	cd->dev.info = (struct cfs_dev_info){
-		.size_bytes = size_bytes, .write_unit = 512, .mem_align = 512, .max_io = 8u << 20,
-		.flags = CFS_DEV_F_VOLATILE, .model = "crashdev",
+		.size_bytes = size_bytes,
+		.write_unit = 512,
+		.mem_align = 512,
+		.max_io = 8u << 20,
+		.flags = CFS_DEV_F_VOLATILE,
+		.model = "crashdev",
 	};
 	cd->clock.ops = &ck_ops;
 	cd->now_ns = CFS_NSEC_PER_SEC;
@@ -349,9 +372,12 @@ uint64_t cfs_crashdev_writes(const struct cfs_crashdev *cd)
 	return cd->writes;
 }
 
-/* ---- the cut ------------------------------------------------------------------------------------ */
+/* ---- the cut ---------------------------------------------------------------------------- */
 
-/* durable at `when`: completed with DURABLE, or completed before a flush was submitted that has completed */
+/*
+ * durable at `when`: completed with DURABLE, or completed before a flush was submitted that has
+ * completed
+ */
 static bool is_durable(const struct cfs_crashdev *cd, uint64_t i, uint64_t when)
 {
 	const struct logged *l = &cd->log[i];
@@ -361,13 +387,14 @@ static bool is_durable(const struct cfs_crashdev *cd, uint64_t i, uint64_t when)
 	if (l->durable)
 		return true;
 	for (uint64_t k = i + 1; k < cd->n_log && cd->log[k].submitted <= when; k++)
-		if (!cd->log[k].data && cd->log[k].completed <= when && cd->log[k].submitted > l->completed)
+		if (!cd->log[k].data && cd->log[k].completed <= when &&
+		    cd->log[k].submitted > l->completed)
 			return true;
 	return false;
 }
 
-void cfs_crashdev_image(const struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode, uint64_t seed,
-			uint8_t *out)
+void cfs_crashdev_image(const struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode,
+			uint64_t seed, uint8_t *out)
 {
 	uint64_t rnd = seed;
 
@@ -379,7 +406,8 @@ void cfs_crashdev_image(const struct cfs_crashdev *cd, uint64_t when, enum cfs_c
 
 		if (!l->data)
 			continue;
-		if (is_durable(cd, i, when) || mode == CFS_CRASH_ALL || (mode == CFS_CRASH_SUBSET && luck & 1)) {
+		if (is_durable(cd, i, when) || mode == CFS_CRASH_ALL ||
+		    (mode == CFS_CRASH_SUBSET && luck & 1)) {
 			memcpy(out + l->off, l->data, l->len);
 		} else if (mode == CFS_CRASH_TORN) {
 			/* often a beginning, sometimes any sectors */
@@ -387,7 +415,8 @@ void cfs_crashdev_image(const struct cfs_crashdev *cd, uint64_t when, enum cfs_c
 
 			for (uint64_t s = 0; s < l->len / SECTOR; s++)
 				if (luck & 1 ? s < cut : next_random(&rnd) & 1)
-					memcpy(out + l->off + s * SECTOR, l->data + s * SECTOR, SECTOR);
+					memcpy(out + l->off + s * SECTOR, l->data + s * SECTOR,
+					       SECTOR);
 		}
 	}
 }

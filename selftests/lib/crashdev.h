@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * crashdev.h - a device in memory with a clock of its own, that remembers every write, and can say what a
- * power cut at any moment might have left.
+ * crashdev.h - a device in memory with a clock of its own, that remembers every write, and can
+ * say what a power cut at any moment might have left.
  *
  * Requests complete from cfs_crashdev_turn(), in order or shuffled by a seed. Virtual time: a turn
  * without anything to complete jumps to the next timer. Nothing here blocks; one thread.
@@ -16,21 +16,32 @@ struct cfs_crashdev;
 
 /* @image: initial bytes (copied), NULL: zeros. @seed: 0 completes in order, else shuffled */
 struct cfs_crashdev *cfs_crashdev_create(uint64_t size_bytes, const uint8_t *image, uint64_t seed);
-void cfs_crashdev_destroy(struct cfs_crashdev *cd);	/* requests that are pending are forgotten */
+/* requests that are pending are forgotten */
+void cfs_crashdev_destroy(struct cfs_crashdev *cd);
 struct cfs_dev *cfs_crashdev_dev(struct cfs_crashdev *cd);
 struct cfs_clock *cfs_crashdev_clock(struct cfs_crashdev *cd);
-/* complete one request, or run timers that are due, or advance time; false: nothing will ever happen */
+/*
+ * complete one request, or run timers that are due, or advance time; false: nothing will ever
+ * happen
+ */
 bool cfs_crashdev_turn(struct cfs_crashdev *cd);
 uint32_t cfs_crashdev_pending(const struct cfs_crashdev *cd);
-uint8_t *cfs_crashdev_bytes(struct cfs_crashdev *cd);	/* as read requests see them; may be changed */
-/* what the medium held at the beginning, where that differs from what reads have seen (a drive's cache) */
+/* as read requests see them; may be changed */
+uint8_t *cfs_crashdev_bytes(struct cfs_crashdev *cd);
+/*
+ * what the medium held at the beginning, where that differs from what reads have seen (a drive's
+ * cache)
+ */
 void cfs_crashdev_set_medium(struct cfs_crashdev *cd, const uint8_t *image);
 /* do not record writes from now on (long runs) */
 void cfs_crashdev_forget(struct cfs_crashdev *cd);
 /* the next n requests of that kind fail with err */
 void cfs_crashdev_fail(struct cfs_crashdev *cd, enum cfs_dev_op op, uint32_t n, int err);
 
-/* events so far: each submission and completion of a write or flush is one. The test's notion of "when" */
+/*
+ * events so far: each submission and completion of a write or flush is one. The test's notion of
+ * "when"
+ */
 uint64_t cfs_crashdev_now(const struct cfs_crashdev *cd);
 uint64_t cfs_crashdev_writes(const struct cfs_crashdev *cd);	/* write requests so far */
 
@@ -43,7 +54,7 @@ enum cfs_crash_mode {
 	CFS_CRASH_MODES,
 };
 /* what the medium holds if power fails after event `when`; out has the device's size */
-void cfs_crashdev_image(const struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode, uint64_t seed,
-			uint8_t *out);
+void cfs_crashdev_image(const struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode,
+			uint64_t seed, uint8_t *out);
 
 #endif

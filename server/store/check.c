@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check.c - offline check of a target: every header, summary, record and object content. Reads only;
- * needs neither loop nor clock. State: on the stack of cfs_store_check().
+ * check.c - offline check of a target: every header, summary, record and object content. Reads
+ * only; needs neither loop nor clock. State: on the stack of cfs_store_check().
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -12,7 +12,7 @@
 #include "server/store/store_i.h"
 
 struct check {
-	struct cfs_store st;	/* only what scanning needs: geometry, segments, votes */
+	struct cfs_store st; /* only what scanning needs: geometry, segments, votes */
 	struct cfs_scan sc;
 	bool clean;
 	void (*report)(void *arg, const struct cfs_store_finding *f);
@@ -20,7 +20,8 @@ struct check {
 	struct cfs_store_checked *out;
 };
 
-static void CFS_PRINTF(5, 6) say(struct check *c, bool error, uint32_t seg, uint32_t block, const char *fmt, ...)
+static void CFS_PRINTF(5, 6)
+	say(struct check *c, bool error, uint32_t seg, uint32_t block, const char *fmt, ...)
 {
 	struct cfs_store_finding f = { .error = error, .segment = seg };
 	va_list ap;
@@ -35,15 +36,16 @@ static void CFS_PRINTF(5, 6) say(struct check *c, bool error, uint32_t seg, uint
 
 static const char *type_name(uint8_t type)
 {
-	static const char *const names[] = { "?", "object", "deletions", "summary", "journal record", "snapshot record",
+	static const char *const names[] = { "?",	"object",	  "deletions",
+					     "summary", "journal record", "snapshot record",
 					     "mark" };
 
 	return names[type < CFS_ARRAY_SIZE(names) ? type : 0];
 }
 
 /* each line of the summary has its record, and the other way round */
-static void compare_summary(struct check *c, uint32_t seg, const struct cfs_disk_ent *ents, uint32_t n,
-			    const struct cfs_scan_list *list, uint32_t end)
+static void compare_summary(struct check *c, uint32_t seg, const struct cfs_disk_ent *ents,
+			    uint32_t n, const struct cfs_scan_list *list, uint32_t end)
 {
 	uint32_t k = 0, objects = 0, listed = 0;
 
@@ -66,13 +68,15 @@ static void compare_summary(struct check *c, uint32_t seg, const struct cfs_disk
 			else
 				hi = k;
 		}
-		if (lo == list->n || list->rec[lo].block != block || list->rec[lo].type != CFS_REC_OBJECT)
+		if (lo == list->n || list->rec[lo].block != block ||
+		    list->rec[lo].type != CFS_REC_OBJECT)
 			say(c, true, seg, block, "object %llx.%llx of the summary is not there",
 			    (unsigned long long)cfs_le64_to_cpu(ents[i].oid.owner),
 			    (unsigned long long)cfs_le64_to_cpu(ents[i].oid.seq));
 	}
 	if (listed < objects)
-		say(c, false, seg, end, "%u objects are in no summary (writes that failed)", objects - listed);
+		say(c, false, seg, end, "%u objects are in no summary (writes that failed)",
+		    objects - listed);
 }
 
 static void check_data(struct check *c, uint32_t seg)
@@ -90,7 +94,8 @@ static void check_data(struct check *c, uint32_t seg)
 	if (!rc)
 		end = cfs_le32_to_cpu(foot.end_block);
 	else if (sealed || c->clean)
-		say(c, c->clean, seg, c->st.seg_blocks - 1, "no valid summary: starting will scan this segment");
+		say(c, c->clean, seg, c->st.seg_blocks - 1,
+		    "no valid summary: starting will scan this segment");
 	if (cfs_scan_data(&c->sc, &id, CFS_DISK_SEG_HDR_BLOCKS, &list)) {
 		say(c, true, seg, 0, "out of memory");
 		goto out;
@@ -105,7 +110,8 @@ static void check_data(struct check *c, uint32_t seg)
 		c->out->records++;
 		c->out->objects += r->type == CFS_REC_OBJECT;
 		c->out->bytes += (uint64_t)r->blocks * BLK;
-		if (r->ok || r->type == CFS_REC_SUMMARY)	/* the one that counts has been looked at */
+		if (r->ok ||
+		    r->type == CFS_REC_SUMMARY) /* the one that counts has been looked at */
 			continue;
 		rec = cfs_scan_get(&c->sc, r->block, 1);
 		if (rec && r->type == CFS_REC_OBJECT)
@@ -114,7 +120,9 @@ static void check_data(struct check *c, uint32_t seg)
 				 (unsigned long long)cfs_le64_to_cpu(cfs_rec_obj(rec)->oid.seq));
 		rec = cfs_scan_get(&c->sc, r->block, r->blocks);
 		bad = rec && r->type == CFS_REC_OBJECT ?
-		      cfs_obj_data_check(rec, (const char *)rec + BLK, 0, cfs_le32_to_cpu(rec->body_len)) : -1;
+			      cfs_obj_data_check(rec, (const char *)rec + BLK, 0,
+						 cfs_le32_to_cpu(rec->body_len)) :
+			      -1;
 		say(c, acked, seg, r->block, "%s%s: %s%s", type_name(r->type), name,
 		    rec ? "content does not match its checksum" : strerror(-c->sc.err),
 		    acked ? "" : " (cut off, never acknowledged)");
@@ -158,7 +166,8 @@ static void check_journal(struct check *c, uint32_t seg)
 			durable = cfs_max(durable, cfs_le64_to_cpu(rec->durable));
 	}
 	if (durable >= seq)
-		say(c, true, seg, at, "journal of group %u: record %llu is damaged; acknowledged ones follow it",
+		say(c, true, seg, at,
+		    "journal of group %u: record %llu is damaged; acknowledged ones follow it",
 		    c->st.segs[seg].owner, (unsigned long long)seq);
 }
 
@@ -167,7 +176,8 @@ static void check_segment(struct check *c, uint32_t seg, uint8_t *buf)
 	struct cfs_seg *s = &c->st.segs[seg];
 	struct cfs_disk_seg hdr = { 0 };
 	bool ok[2], damaged[2];
-	int rc = c->sc.dev->ops->read_sync(c->sc.dev, cfs_seg_off(&c->st, seg, 0), buf, CFS_DISK_SEG_HDR_BLOCKS * BLK);
+	int rc = c->sc.dev->ops->read_sync(c->sc.dev, cfs_seg_off(&c->st, seg, 0), buf,
+					   CFS_DISK_SEG_HDR_BLOCKS * BLK);
 
 	if (rc) {
 		say(c, true, seg, 0, "the headers cannot be read: %s", strerror(-rc));
@@ -179,7 +189,8 @@ static void check_segment(struct check *c, uint32_t seg, uint8_t *buf)
 	}
 	if (!ok[0] && !ok[1]) {
 		if (damaged[0] || damaged[1])
-			say(c, true, seg, 0, "both headers are damaged: what the segment holds is lost");
+			say(c, true, seg, 0,
+			    "both headers are damaged: what the segment holds is lost");
 		return;
 	}
 	for (uint32_t i = 0; i < 2; i++)
@@ -199,7 +210,8 @@ static void check_segment(struct check *c, uint32_t seg, uint8_t *buf)
 		c->out->segments_used--;
 }
 
-int cfs_store_check(struct cfs_dev *dev, void (*report)(void *arg, const struct cfs_store_finding *f), void *arg,
+int cfs_store_check(struct cfs_dev *dev,
+		    void (*report)(void *arg, const struct cfs_store_finding *f), void *arg,
 		    struct cfs_store_checked *ret, char *errbuf, size_t errlen)
 {
 	static const uint64_t offs[2] = { CFS_DISK_SB_OFF0, CFS_DISK_SB_OFF1 };

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * clean.c - the cleaner: one victim at a time, in the background. It reads the victim's summary, moves live
- * objects (after checking them) and tombstones that still matter, and frees the segment once all of that
- * is durable and no read is under way. Driven by a timer, throttled; faster when space is short.
+ * clean.c - the cleaner: one victim at a time, in the background. It reads the victim's summary,
+ * moves live objects (after checking them) and tombstones that still matter, and frees the
+ * segment once all of that is durable and no read is under way. Driven by a timer, throttled;
+ * faster when space is short.
  *
- * An object must not be deleted between our look at the index and the switch to the new place, for
- * its tombstone would name the old one: while `copying`, delete.c holds back what lies in the victim, and
- * we wait for tombstones in flight that name it.
+ * An object must not be deleted between our look at the index and the switch to the new place,
+ * for its tombstone would name the old one: while `copying`, delete.c holds back what lies in
+ * the victim, and we wait for tombstones in flight that name it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,17 +17,18 @@
 #include "base/log.h"
 #include "server/store/store_i.h"
 
-#define IDLE_NS		(200 * CFS_NSEC_PER_MSEC)
-#define ERROR_NS	CFS_NSEC_PER_SEC
-#define NS_PER_BYTE	5u		/* 200 MB/s when there is no hurry */
-#define WARM_MAX	8u		/* freed segments kept undiscarded for quick reuse */
+#define IDLE_NS (200 * CFS_NSEC_PER_MSEC)
+#define ERROR_NS CFS_NSEC_PER_SEC
+#define NS_PER_BYTE 5u /* 200 MB/s when there is no hurry */
+#define WARM_MAX 8u /* freed segments kept undiscarded for quick reuse */
 
 static void step(struct cfs_store *st);
 
 static void arm(struct cfs_store *st, uint64_t delay_ns)
 {
 	if (!st->stopping)
-		cfs_timer_set(st->clock, &st->cleaner.timer, cfs_clock_boot_ns(st->clock) + delay_ns);
+		cfs_timer_set(st->clock, &st->cleaner.timer,
+			      cfs_clock_boot_ns(st->clock) + delay_ns);
 }
 
 static void on_timer(struct cfs_timer *timer)
@@ -56,7 +58,7 @@ void cfs_clean_exit(struct cfs_store *st)
 	free(c->sum);
 }
 
-/* ---- choosing ----------------------------------------------------------------------------- */
+/* ---- choosing --------------------------------------------------------------------------- */
 
 static bool urgent(const struct cfs_store *st)
 {
@@ -68,8 +70,9 @@ static uint32_t pick(const struct cfs_store *st, bool hurry)
 {
 	uint32_t best = UINT32_MAX, best_dead = 0, min;
 
-	min = hurry ? st->seg_blocks / 16 :
-	      st->n_free < st->n_segs / 4 ? st->seg_blocks / 4 : st->seg_blocks - st->seg_blocks / 4;
+	min = hurry			  ? st->seg_blocks / 16 :
+	      st->n_free < st->n_segs / 4 ? st->seg_blocks / 4 :
+					    st->seg_blocks - st->seg_blocks / 4;
 	for (uint32_t i = 0; i < st->n_segs; i++) {
 		const struct cfs_seg *s = &st->segs[i];
 		uint32_t dead;
@@ -104,7 +107,8 @@ bool cfs_clean_can_gain(const struct cfs_store *st)
 void cfs_clean_kick(struct cfs_store *st)
 {
 	struct cfs_cleaner *c = &st->cleaner;
-	bool waits = c->retry || c->state == CFS_CL_READERS || (c->state == CFS_CL_IDLE && urgent(st));
+	bool waits =
+		c->retry || c->state == CFS_CL_READERS || (c->state == CFS_CL_IDLE && urgent(st));
 
 	if (!st->settled)
 		return;
@@ -139,7 +143,7 @@ static void next_step(struct cfs_store *st)
 	arm(st, urgent(st) ? 0 : st->cleaner.last_bytes * NS_PER_BYTE);
 }
 
-/* ---- summary ---------------------------------------------------------------------------------- */
+/* ---- summary ---------------------------------------------------------------------------- */
 
 static void summary_read(struct cfs_dev_req *req)
 {
@@ -150,9 +154,11 @@ static void summary_read(struct cfs_dev_req *req)
 	const struct cfs_disk_rec *rec = c->sum;
 
 	cfs_store_submitted(st);
-	if (req->result < 0 || !cfs_rec_check(rec, &id, s->sum_block) || rec->type != CFS_REC_SUMMARY ||
-	    cfs_le32_to_cpu(rec->blocks) != s->sum_blocks || !cfs_rec_body_ok(rec)) {
-		cfs_err("store: the summary of segment %u (device offset %llu) is damaged; the segment is left alone",
+	if (req->result < 0 || !cfs_rec_check(rec, &id, s->sum_block) ||
+	    rec->type != CFS_REC_SUMMARY || cfs_le32_to_cpu(rec->blocks) != s->sum_blocks ||
+	    !cfs_rec_body_ok(rec)) {
+		cfs_err("store: the summary of segment %u (device offset %llu) is "
+			"damaged; the segment is left alone",
 			c->victim, (unsigned long long)cfs_seg_off(st, c->victim, s->sum_block));
 		st->checksum_errors++;
 		cfs_seg_keep(st, c->victim, true);
@@ -175,7 +181,7 @@ static void begin(struct cfs_store *st)
 
 	c->last_bytes = 0;
 	if (v == UINT32_MAX) {
-		if (st->want_space) {	/* nothing to be gained: who waits is told */
+		if (st->want_space) { /* nothing to be gained: who waits is told */
 			st->want_space = false;
 			cfs_write_pump(st);
 			cfs_delete_pump(st);
@@ -199,15 +205,20 @@ static void begin(struct cfs_store *st)
 	c->state = CFS_CL_SUMMARY;
 	c->iov = (struct iovec){ c->sum, (size_t)s->sum_blocks * BLK };
 	c->req = (struct cfs_dev_req){
-		.op = CFS_DEV_READ, .offset = cfs_seg_off(st, v, s->sum_block), .iov = &c->iov, .iovcnt = 1,
-		.len = c->iov.iov_len, .done = summary_read,
+		.op = CFS_DEV_READ,
+		.offset = cfs_seg_off(st, v, s->sum_block),
+		.iov = &c->iov,
+		.iovcnt = 1,
+		.len = c->iov.iov_len,
+		.done = summary_read,
 	};
 	cfs_store_submit(st, &c->req);
 }
 
-/* ---- moving objects ------------------------------------------------------------------------------ */
+/* ---- moving objects --------------------------------------------------------------------- */
 
-static bool is_live(const struct cfs_store *st, const struct cfs_disk_ent *ent, struct cfs_loc *ret_loc)
+static bool is_live(const struct cfs_store *st, const struct cfs_disk_ent *ent,
+		    struct cfs_loc *ret_loc)
 {
 	return ent->type == CFS_ENT_OBJECT && cfs_index_get(st->index, &ent->oid, ret_loc) &&
 	       ret_loc->seg == st->cleaner.victim && ret_loc->block == cfs_le32_to_cpu(ent->block);
@@ -221,11 +232,16 @@ static void copies_landed(struct cfs_batch *b, int err)
 	for (uint32_t i = 0; i < c->n_items && !err; i++) {
 		const struct cfs_disk_rec *rec = (const void *)(c->buf + c->item[i].at);
 		const struct cfs_disk_obj *obj = cfs_rec_obj(rec);
-		struct cfs_loc old, loc = { b->os->seg, cfs_le32_to_cpu(rec->seg_block), cfs_le32_to_cpu(rec->body_len) };
+		struct cfs_loc old, loc = { b->os->seg, cfs_le32_to_cpu(rec->seg_block),
+					    cfs_le32_to_cpu(rec->body_len) };
 		uint32_t gen = cfs_le32_to_cpu(obj->gen);
 		struct cfs_disk_ent ent = {
-			.oid = obj->oid, .seq = obj->birth, .segment = cfs_cpu_to_le32(loc.seg),
-			.block = rec->seg_block, .len = rec->body_len, .type = CFS_ENT_OBJECT,
+			.oid = obj->oid,
+			.seq = obj->birth,
+			.segment = cfs_cpu_to_le32(loc.seg),
+			.block = rec->seg_block,
+			.len = rec->body_len,
+			.type = CFS_ENT_OBJECT,
 			.gen = cfs_cpu_to_le16((uint16_t)cfs_min(gen, 65535u)),
 		};
 
@@ -233,7 +249,7 @@ static void copies_landed(struct cfs_batch *b, int err)
 			continue;
 		cfs_oseg_add_ent(b->os, &ent);
 		CFS_ASSERT(is_live(st, c->item[i].ent, &old));
-		CFS_ASSERT(!cfs_index_put(st->index, &obj->oid, &loc));	/* replaces: cannot fail */
+		CFS_ASSERT(!cfs_index_put(st->index, &obj->oid, &loc)); /* replaces: cannot fail */
 		cfs_seg_live(st, c->victim, -(int64_t)c->item[i].blocks);
 		cfs_seg_live(st, loc.seg, c->item[i].blocks);
 	}
@@ -311,8 +327,8 @@ static void copy_read(struct cfs_dev_req *req)
 
 	cfs_store_submitted(st);
 	if (req->result < 0 || !cfs_rec_check(rec, &id, block) || rec->type != CFS_REC_OBJECT ||
-	    !cfs_oid_eq(&cfs_rec_obj(rec)->oid, &it->ent->oid) || cfs_le32_to_cpu(rec->blocks) != it->blocks ||
-	    !cfs_rec_body_ok(rec)) {
+	    !cfs_oid_eq(&cfs_rec_obj(rec)->oid, &it->ent->oid) ||
+	    cfs_le32_to_cpu(rec->blocks) != it->blocks || !cfs_rec_body_ok(rec)) {
 		struct cfs_loc loc = { c->victim, block, cfs_le32_to_cpu(it->ent->len) };
 
 		cfs_rot_report(st, &it->ent->oid, &loc, -1);
@@ -360,10 +376,11 @@ static void copy(struct cfs_store *st)
 			continue;
 		it->blocks = cfs_obj_blocks(loc.len);
 		if (c->n_items && (c->buf_used + it->blocks * BLK > room ||
-				   !(os && cfs_oseg_room(st, os, c->buf_used / BLK + it->blocks, c->n_items + 1))))
+				   !(os && cfs_oseg_room(st, os, c->buf_used / BLK + it->blocks,
+							 c->n_items + 1))))
 			break;
 		if (it->blocks * BLK > limit)
-			continue;	/* no object is that long; it would be missed at the end */
+			continue; /* no object is that long; it would be missed at the end */
 		it->st = st;
 		it->ent = ent;
 		it->at = c->buf_used;
@@ -384,14 +401,18 @@ static void copy(struct cfs_store *st)
 
 		it->iov = (struct iovec){ c->buf + it->at, (size_t)it->blocks * BLK };
 		it->req = (struct cfs_dev_req){
-			.op = CFS_DEV_READ, .offset = cfs_seg_off(st, c->victim, cfs_le32_to_cpu(it->ent->block)),
-			.iov = &it->iov, .iovcnt = 1, .len = it->iov.iov_len, .done = copy_read,
+			.op = CFS_DEV_READ,
+			.offset = cfs_seg_off(st, c->victim, cfs_le32_to_cpu(it->ent->block)),
+			.iov = &it->iov,
+			.iovcnt = 1,
+			.len = it->iov.iov_len,
+			.done = copy_read,
 		};
 		cfs_store_submit(st, &it->req);
 	}
 }
 
-/* ---- moving tombstones ------------------------------------------------------------------------------ */
+/* ---- moving tombstones ------------------------------------------------------------------ */
 
 static void tombs_landed(struct cfs_batch *b, int err)
 {
@@ -420,7 +441,8 @@ static void move_tombs(struct cfs_store *st)
 	struct cfs_batch *b = &c->batch;
 	struct cfs_disk_rec *rec = (void *)c->buf;
 	struct cfs_disk_ent *ents = (void *)(rec + 1);
-	uint32_t n = 0, max = (uint32_t)((CFS_TOMB_BYTES - sizeof(*rec)) / sizeof(*ents)), pos, bytes;
+	uint32_t n = 0, max = (uint32_t)((CFS_TOMB_BYTES - sizeof(*rec)) / sizeof(*ents)), pos,
+		 bytes;
 	struct cfs_oseg *os;
 	struct cfs_seg_id id;
 	int rc;
@@ -435,8 +457,9 @@ static void move_tombs(struct cfs_store *st)
 		return;
 	}
 	bytes = n * (uint32_t)sizeof(*ents);
-	rc = st->failed ? -EIO : cfs_oseg_get(st, CFS_OS_CLEAN, CFS_ALLOC_CLEAN, cfs_blocks_of(sizeof(*rec) + bytes),
-					      n, &os);
+	rc = st->failed ? -EIO :
+			  cfs_oseg_get(st, CFS_OS_CLEAN, CFS_ALLOC_CLEAN,
+				       cfs_blocks_of(sizeof(*rec) + bytes), n, &os);
 	c->retry = rc == -EAGAIN;
 	if (rc) {
 		if (rc != -EAGAIN)
@@ -444,14 +467,15 @@ static void move_tombs(struct cfs_store *st)
 		return;
 	}
 	id = cfs_seg_ident(st, os->seg);
-	memset((char *)ents + bytes, 0, cfs_align_up(sizeof(*rec) + bytes, BLK) - sizeof(*rec) - bytes);
+	memset((char *)ents + bytes, 0,
+	       cfs_align_up(sizeof(*rec) + bytes, BLK) - sizeof(*rec) - bytes);
 	cfs_rec_init(rec, CFS_REC_TOMB, &id, os->head, sizeof(*rec), bytes);
 	rec->seq = cfs_cpu_to_le64(st->next_rec_seq++);
 	rec->durable = cfs_cpu_to_le64(cfs_oseg_durable(os));
 	rec->epoch = cfs_cpu_to_le64(st->epoch);
 	rec->body_crc = cfs_cpu_to_le32(cfs_crc32c(0, ents, bytes));
 	cfs_rec_seal(rec);
-	c->n_items = pos;	/* where to go on when these have landed */
+	c->n_items = pos; /* where to go on when these have landed */
 	b->os = os;
 	b->blocks = cfs_le32_to_cpu(rec->blocks);
 	b->iov[0] = (struct iovec){ rec, (size_t)b->blocks * BLK };
@@ -461,7 +485,7 @@ static void move_tombs(struct cfs_store *st)
 	cfs_batch_submit(b, false);
 }
 
-/* ---- freeing ------------------------------------------------------------------------------------------- */
+/* ---- freeing ---------------------------------------------------------------------------- */
 
 static void freed(struct cfs_store *st)
 {
@@ -481,7 +505,7 @@ static void discarded(struct cfs_dev_req *req)
 	struct cfs_store *st = cfs_container_of(req, struct cfs_store, cleaner.req);
 
 	cfs_store_submitted(st);
-	freed(st);	/* a hint: no error matters */
+	freed(st); /* a hint: no error matters */
 }
 
 static void free_written(struct cfs_seg_io *io, int err)
@@ -491,7 +515,8 @@ static void free_written(struct cfs_seg_io *io, int err)
 	struct cfs_seg *s = &st->segs[c->victim];
 
 	if (err) {
-		cfs_seg_keep(st, c->victim, true);	/* its header is unknown now, until the next start */
+		cfs_seg_keep(st, c->victim,
+			     true); /* its header is unknown now, until the next start */
 		give_up(st, ERROR_NS);
 	} else if (s->flags & CFS_SF_FILLED) {
 		freed(st);
@@ -499,8 +524,10 @@ static void free_written(struct cfs_seg_io *io, int err)
 		/* the header stays; nobody gets the segment before the discard is over */
 		c->state = CFS_CL_DISCARD;
 		c->req = (struct cfs_dev_req){
-			.op = CFS_DEV_DISCARD, .offset = cfs_seg_off(st, c->victim, CFS_DISK_SEG_HDR_BLOCKS),
-			.len = (uint64_t)(st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS) * BLK, .done = discarded,
+			.op = CFS_DEV_DISCARD,
+			.offset = cfs_seg_off(st, c->victim, CFS_DISK_SEG_HDR_BLOCKS),
+			.len = (uint64_t)(st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS) * BLK,
+			.done = discarded,
 		};
 		cfs_store_submit(st, &c->req);
 	}
@@ -514,17 +541,19 @@ static void free_victim(struct cfs_store *st)
 
 	if (s->live) {
 		if (!c->rot)
-			cfs_err("store: segment %u has %u live blocks that its summary does not name; left alone",
+			cfs_err("store: segment %u has %u live blocks that its summary does "
+				"not name; left alone",
 				c->victim, s->live);
 		cfs_seg_keep(st, c->victim, false);
 		give_up(st, IDLE_NS);
 		return;
 	}
 	if (s->readers)
-		return;		/* the last one kicks us */
+		return; /* the last one kicks us */
 	for (uint32_t i = 0; i < st->n_segs; i++)
 		warm += st->segs[i].state == CFS_SS_FREE && st->segs[i].flags & CFS_SF_FILLED;
-	s->flags = (uint8_t)(warm < WARM_MAX ? s->flags | CFS_SF_FILLED : s->flags & ~CFS_SF_FILLED);
+	s->flags =
+		(uint8_t)(warm < WARM_MAX ? s->flags | CFS_SF_FILLED : s->flags & ~CFS_SF_FILLED);
 	c->state = CFS_CL_FREE;
 	cfs_seg_hdr_write(st, &c->hdr, c->victim, CFS_SEG_FREE, free_written);
 }
@@ -551,6 +580,6 @@ static void step(struct cfs_store *st)
 	case CFS_CL_SUMMARY:
 	case CFS_CL_FREE:
 	case CFS_CL_DISCARD:
-		break;		/* a request is under way */
+		break; /* a request is under way */
 	}
 }

@@ -41,9 +41,9 @@ int cfs_super_check(const struct cfs_disk_super *sb)
 	if (cfs_le32_to_cpu(sb->version) != CFS_DISK_VERSION || sb->incompat)
 		return -EPROTONOSUPPORT;
 	if (cfs_le32_to_cpu(sb->block_bytes) != CFS_DISK_BLOCK || seg_bytes < CFS_DISK_SEG_MIN ||
-	    seg_bytes > CFS_DISK_SEG_MAX || seg_bytes & (seg_bytes - 1) || n < CFS_DISK_SEGMENTS_MIN ||
-	    n >= CFS_DISK_SEGMENTS_MAX || dev_bytes < CFS_DISK_SEG_OFF ||
-	    n > (dev_bytes - CFS_DISK_SEG_OFF) / seg_bytes)
+	    seg_bytes > CFS_DISK_SEG_MAX || seg_bytes & (seg_bytes - 1) ||
+	    n < CFS_DISK_SEGMENTS_MIN || n >= CFS_DISK_SEGMENTS_MAX ||
+	    dev_bytes < CFS_DISK_SEG_OFF || n > (dev_bytes - CFS_DISK_SEG_OFF) / seg_bytes)
 		return -EUCLEAN;
 	return 0;
 }
@@ -55,10 +55,11 @@ static uint32_t rec_crc(const struct cfs_disk_rec *rec, uint32_t hdr_len)
 	return cfs_crc32c(crc, rec + 1, hdr_len - sizeof(*rec));
 }
 
-void cfs_rec_init(struct cfs_disk_rec *rec, enum cfs_rec_type type, const struct cfs_seg_id *id, uint32_t block,
-		  uint32_t hdr_len, uint32_t body_len)
+void cfs_rec_init(struct cfs_disk_rec *rec, enum cfs_rec_type type, const struct cfs_seg_id *id,
+		  uint32_t block, uint32_t hdr_len, uint32_t body_len)
 {
-	uint32_t blocks = type == CFS_REC_OBJECT ? 1 + cfs_blocks_of(body_len) : cfs_blocks_of(hdr_len + body_len);
+	uint32_t blocks = type == CFS_REC_OBJECT ? 1 + cfs_blocks_of(body_len) :
+						   cfs_blocks_of(hdr_len + body_len);
 
 	CFS_ASSERT(hdr_len >= sizeof(*rec) && hdr_len <= CFS_DISK_BLOCK);
 	CFS_ASSERT(block >= CFS_DISK_SEG_HDR_BLOCKS && block + blocks <= id->seg_blocks);
@@ -85,7 +86,8 @@ static bool object_hdr_ok(const struct cfs_disk_rec *rec)
 	uint32_t len = cfs_le32_to_cpu(rec->body_len), n = cfs_crcs_of(len);
 
 	return len && len <= CFS_OBJECT_MAX && cfs_le32_to_cpu(obj->len) == len &&
-	       cfs_le32_to_cpu(obj->n_crcs) == n && cfs_le16_to_cpu(rec->hdr_len) == CFS_DISK_OBJ_HDR(n) &&
+	       cfs_le32_to_cpu(obj->n_crcs) == n &&
+	       cfs_le16_to_cpu(rec->hdr_len) == CFS_DISK_OBJ_HDR(n) &&
 	       cfs_le32_to_cpu(rec->blocks) == 1 + cfs_blocks_of(len);
 }
 
@@ -96,8 +98,8 @@ bool cfs_rec_check(const void *block_data, const struct cfs_seg_id *id, uint32_t
 	uint32_t body_len = cfs_le32_to_cpu(rec->body_len);
 
 	if (cfs_le32_to_cpu(rec->magic) != CFS_REC_MAGIC || rec->version != CFS_DISK_VERSION ||
-	    cfs_le64_to_cpu(rec->seg_seq) != id->seg_seq || cfs_le64_to_cpu(rec->salt) != id->salt ||
-	    cfs_le32_to_cpu(rec->seg_block) != block)
+	    cfs_le64_to_cpu(rec->seg_seq) != id->seg_seq ||
+	    cfs_le64_to_cpu(rec->salt) != id->salt || cfs_le32_to_cpu(rec->seg_block) != block)
 		return false;
 	if (hdr_len < sizeof(*rec) || hdr_len > CFS_DISK_BLOCK ||
 	    rec_crc(rec, hdr_len) != cfs_le32_to_cpu(rec->hdr_crc))
@@ -158,13 +160,15 @@ void cfs_seg_hdr_encode(void *block_data, const struct cfs_disk_seg *hdr)
 	cfs_disk_crc_set(h, sizeof(*h));
 }
 
-bool cfs_seg_hdr_check(const void *block_data, uint64_t format_id, uint32_t segment, struct cfs_disk_seg *ret)
+bool cfs_seg_hdr_check(const void *block_data, uint64_t format_id, uint32_t segment,
+		       struct cfs_disk_seg *ret)
 {
 	const struct cfs_disk_seg *h = block_data;
 
 	if (cfs_le32_to_cpu(h->magic) != CFS_SEG_MAGIC || h->version != CFS_DISK_VERSION ||
 	    !cfs_disk_crc_ok(h, sizeof(*h)) || cfs_le32_to_cpu(h->segment) != segment ||
-	    h->type < CFS_SEG_FREE || h->type > CFS_SEG_POOL || cfs_le64_to_cpu(h->format_id) != format_id)
+	    h->type < CFS_SEG_FREE || h->type > CFS_SEG_POOL ||
+	    cfs_le64_to_cpu(h->format_id) != format_id)
 		return false;
 	*ret = *h;
 	return true;
@@ -183,8 +187,9 @@ bool cfs_foot_check(const void *block_data, const struct cfs_seg_id *id, uint32_
 	const struct cfs_disk_foot *f = block_data;
 	uint32_t sum = cfs_le32_to_cpu(f->sum_block), end = cfs_le32_to_cpu(f->end_block);
 
-	return cfs_le32_to_cpu(f->magic) == CFS_FOOT_MAGIC && cfs_le16_to_cpu(f->version) == CFS_DISK_VERSION &&
-	       cfs_disk_crc_ok(f, sizeof(*f)) && cfs_le32_to_cpu(f->segment) == segment &&
+	return cfs_le32_to_cpu(f->magic) == CFS_FOOT_MAGIC &&
+	       cfs_le16_to_cpu(f->version) == CFS_DISK_VERSION && cfs_disk_crc_ok(f, sizeof(*f)) &&
+	       cfs_le32_to_cpu(f->segment) == segment &&
 	       cfs_le64_to_cpu(f->seg_seq) == id->seg_seq && cfs_le64_to_cpu(f->salt) == id->salt &&
 	       sum >= CFS_DISK_SEG_HDR_BLOCKS && sum < id->seg_blocks - 1 && end <= sum &&
 	       end >= CFS_DISK_SEG_HDR_BLOCKS;
@@ -194,6 +199,7 @@ bool cfs_vote_check(const void *block_data, uint64_t format_id)
 {
 	const struct cfs_disk_vote *v = block_data;
 
-	return cfs_le32_to_cpu(v->magic) == CFS_VOTE_MAGIC && cfs_le32_to_cpu(v->version) == CFS_DISK_VERSION &&
-	       cfs_disk_crc_ok(v, sizeof(*v)) && cfs_le64_to_cpu(v->format_id) == format_id;
+	return cfs_le32_to_cpu(v->magic) == CFS_VOTE_MAGIC &&
+	       cfs_le32_to_cpu(v->version) == CFS_DISK_VERSION && cfs_disk_crc_ok(v, sizeof(*v)) &&
+	       cfs_le64_to_cpu(v->format_id) == format_id;
 }

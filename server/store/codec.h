@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * codec.h - encoding and checking of the structures of include/claudefs/disk.h. Pure functions: no I/O,
- * no state. Everything that comes from a device goes through a _check or _decode function first.
+ * codec.h - encoding and checking of the structures of include/claudefs/disk.h. Pure functions:
+ * no I/O, no state. Everything that comes from a device goes through a _check or _decode
+ * function first.
  */
 #ifndef CFS_SERVER_STORE_CODEC_H
 #define CFS_SERVER_STORE_CODEC_H
@@ -30,7 +31,10 @@ bool cfs_disk_crc_ok(const void *p, size_t len);
 
 bool cfs_bytes_zero(const void *p, size_t len);
 
-/** cfs_super_check() - 0, -EMEDIUMTYPE (no magic), -EUCLEAN (crc or nonsense), -EPROTONOSUPPORT (newer) */
+/**
+ * cfs_super_check() - 0, -EMEDIUMTYPE (no magic), -EUCLEAN (crc or nonsense), -EPROTONOSUPPORT
+ * (newer)
+ */
 int cfs_super_check(const struct cfs_disk_super *sb);
 
 struct cfs_seg_id {		/* what every record of a segment repeats, host order */
@@ -38,14 +42,24 @@ struct cfs_seg_id {		/* what every record of a segment repeats, host order */
 	uint32_t seg_blocks;	/* size of a segment */
 };
 
-/* complete a record header: magic, version, lengths must be set; computes hdr_crc over rec->hdr_len bytes */
+/*
+ * complete a record header: magic, version, lengths must be set; computes hdr_crc over
+ * rec->hdr_len bytes
+ */
 void cfs_rec_seal(struct cfs_disk_rec *rec);
 /* is this block the valid header of a record at `block` of that segment? Body not looked at */
 bool cfs_rec_check(const void *block_data, const struct cfs_seg_id *id, uint32_t block);
-/* are the crcs of the whole record right? `rec` has passed cfs_rec_check(), and all its blocks are there */
+/*
+ * are the crcs of the whole record right? `rec` has passed cfs_rec_check(), and all its blocks
+ * are there
+ */
 bool cfs_rec_body_ok(const struct cfs_disk_rec *rec);
-/* crcs of object data [off, off + len), whole crc blocks: -1 all good, else number of the first bad block */
-int cfs_obj_data_check(const struct cfs_disk_rec *rec, const void *data, uint32_t off, uint32_t len);
+/*
+ * crcs of object data [off, off + len), whole crc blocks: -1 all good, else number of the first
+ * bad block
+ */
+int cfs_obj_data_check(const struct cfs_disk_rec *rec, const void *data, uint32_t off,
+		       uint32_t len);
 
 static inline const struct cfs_disk_obj *cfs_rec_obj(const struct cfs_disk_rec *rec)
 {
@@ -63,13 +77,14 @@ static inline const void *cfs_rec_body(const struct cfs_disk_rec *rec)
 }
 
 /* fill the common part of a record header (not sealed) */
-void cfs_rec_init(struct cfs_disk_rec *rec, enum cfs_rec_type type, const struct cfs_seg_id *id, uint32_t block,
-		  uint32_t hdr_len, uint32_t body_len);
+void cfs_rec_init(struct cfs_disk_rec *rec, enum cfs_rec_type type, const struct cfs_seg_id *id,
+		  uint32_t block, uint32_t hdr_len, uint32_t body_len);
 
 /* a whole block (zero-filled around it) with a segment header */
 void cfs_seg_hdr_encode(void *block_data, const struct cfs_disk_seg *hdr);
 /* valid header of segment `segment` of this format: copies it out (still little-endian) */
-bool cfs_seg_hdr_check(const void *block_data, uint64_t format_id, uint32_t segment, struct cfs_disk_seg *ret);
+bool cfs_seg_hdr_check(const void *block_data, uint64_t format_id, uint32_t segment,
+		       struct cfs_disk_seg *ret);
 /* was once a header of this format, for all we can tell; anything else has never been ours */
 bool cfs_seg_hdr_damaged(const void *block_data, uint64_t format_id);
 bool cfs_foot_check(const void *block_data, const struct cfs_seg_id *id, uint32_t segment);

@@ -4,7 +4,8 @@
  * st->osegs, st->open, the flush lists.
  *
  * A lone write is sent durable. When several are under way they are sent plain, and one flush
- * after their completion serves all that wait for it: the drive, or the file system below, pays once.
+ * after their completion serves all that wait for it: the drive, or the file system below, pays
+ * once.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 #include "base/log.h"
 #include "server/store/store_i.h"
 
-/* ---- durability ------------------------------------------------------------------------ */
+/* ---- durability ------------------------------------------------------------------------- */
 
 static void flush_pump(struct cfs_store *st);
 static void try_seal(struct cfs_oseg *os);
@@ -27,8 +28,8 @@ static void batch_end(struct cfs_batch *b, int err)
 	CFS_ASSERT(os->staged >= b->n_ents);
 	os->staged -= b->n_ents;
 	if (err) {
-		cfs_err("store: write of %u blocks at segment %u block %u failed: %s", b->blocks, os->seg, b->block,
-			strerror(-err));
+		cfs_err("store: write of %u blocks at segment %u block %u failed: %s", b->blocks,
+			os->seg, b->block, strerror(-err));
 		os->hole = cfs_min(os->hole, b->block);
 		os->want_seal = true;
 		if (os->st->open[os->cls] == os)
@@ -63,7 +64,7 @@ static void flush_pump(struct cfs_store *st)
 {
 	if (st->flush_busy || cfs_list_empty(&st->flush_wait))
 		return;
-	cfs_list_add_tail(&st->flush_wait, &st->flush_now);	/* all of them: flush_now is empty */
+	cfs_list_add_tail(&st->flush_wait, &st->flush_now); /* all of them: flush_now is empty */
 	cfs_list_del(&st->flush_wait);
 	st->flush_busy = true;
 	st->flush_req = (struct cfs_dev_req){ .op = CFS_DEV_FLUSH, .done = flush_done };
@@ -89,8 +90,9 @@ static void batch_written(struct cfs_dev_req *req)
 }
 
 /*
- * b->os, iov, iovcnt, blocks, n_ents and landed are set; room was checked by cfs_oseg_get(). Records
- * in it were encoded for os->head, which moves on. @alone: nothing else is under way or queued
+ * b->os, iov, iovcnt, blocks, n_ents and landed are set; room was checked by cfs_oseg_get().
+ * Records in it were encoded for os->head, which moves on. @alone: nothing else is under way or
+ * queued
  */
 void cfs_batch_submit(struct cfs_batch *b, bool alone)
 {
@@ -105,9 +107,13 @@ void cfs_batch_submit(struct cfs_batch *b, bool alone)
 	CFS_ASSERT(os->head < st->seg_blocks);
 	cfs_list_add_tail(&os->flight, &b->flight);
 	b->req = (struct cfs_dev_req){
-		.op = CFS_DEV_WRITE, .flags = alone ? CFS_DEV_DURABLE : 0,
-		.offset = cfs_seg_off(st, os->seg, b->block), .iov = b->iov, .iovcnt = b->iovcnt,
-		.len = (uint64_t)b->blocks * BLK, .done = batch_written,
+		.op = CFS_DEV_WRITE,
+		.flags = alone ? CFS_DEV_DURABLE : 0,
+		.offset = cfs_seg_off(st, os->seg, b->block),
+		.iov = b->iov,
+		.iovcnt = b->iovcnt,
+		.len = (uint64_t)b->blocks * BLK,
+		.done = batch_written,
 	};
 	cfs_store_submit(st, &b->req);
 }
@@ -121,7 +127,7 @@ uint64_t cfs_oseg_durable(const struct cfs_oseg *os)
 	return cfs_min(at, os->hole);
 }
 
-/* ---- opening ------------------------------------------------------------------------------ */
+/* ---- opening ---------------------------------------------------------------------------- */
 
 int cfs_oseg_init(struct cfs_store *st, struct cfs_oseg *os, uint32_t seg, enum cfs_oseg_class cls)
 {
@@ -147,12 +153,14 @@ void cfs_oseg_drop(struct cfs_oseg *os)
 	free(os->foot);
 	free(os->sum);
 	free(os->ents);
-	memset(os, 0, sizeof(*os));	/* CFS_OSS_UNUSED */
+	memset(os, 0, sizeof(*os)); /* CFS_OSS_UNUSED */
 }
 
-bool cfs_oseg_room(const struct cfs_store *st, const struct cfs_oseg *os, uint32_t blocks, uint32_t ents)
+bool cfs_oseg_room(const struct cfs_store *st, const struct cfs_oseg *os, uint32_t blocks,
+		   uint32_t ents)
 {
-	uint64_t need = (uint64_t)os->head + blocks + cfs_sum_blocks(os->n_ents + os->staged + ents) + 1;
+	uint64_t need =
+		(uint64_t)os->head + blocks + cfs_sum_blocks(os->n_ents + os->staged + ents) + 1;
 
 	return need <= st->seg_blocks;
 }
@@ -186,7 +194,10 @@ static void opened(struct cfs_seg_io *io, int err)
 	struct cfs_store *st = os->st;
 
 	if (err) {
-		/* not usable, and not free either: what its header says now is unknown until next start */
+		/*
+		 * not usable, and not free either: what its header says now is unknown until
+		 * next start
+		 */
 		st->segs[os->seg].state = CFS_SS_BAD;
 		if (st->open[os->cls] == os)
 			st->open[os->cls] = NULL;
@@ -199,11 +210,11 @@ static void opened(struct cfs_seg_io *io, int err)
 }
 
 /*
- * The open segment of a class, with room. -EAGAIN: one is being prepared or sealed, cfs_store_kick() will
- * follow; -ENOSPC; -ENOMEM.
+ * The open segment of a class, with room. -EAGAIN: one is being prepared or sealed,
+ * cfs_store_kick() will follow; -ENOSPC; -ENOMEM.
  */
-int cfs_oseg_get(struct cfs_store *st, enum cfs_oseg_class cls, enum cfs_alloc who, uint32_t blocks, uint32_t ents,
-		 struct cfs_oseg **ret_os)
+int cfs_oseg_get(struct cfs_store *st, enum cfs_oseg_class cls, enum cfs_alloc who, uint32_t blocks,
+		 uint32_t ents, struct cfs_oseg **ret_os)
 {
 	struct cfs_oseg *os = st->open[cls];
 	uint32_t seg;
@@ -249,7 +260,7 @@ int cfs_oseg_get(struct cfs_store *st, enum cfs_oseg_class cls, enum cfs_alloc w
 	return -EAGAIN;
 }
 
-/* ---- sealing ----------------------------------------------------------------------------------- */
+/* ---- sealing ---------------------------------------------------------------------------- */
 
 /* summary at os->head and footer, in os->sum and os->foot. -ENOMEM */
 static int encode_summary(struct cfs_store *st, struct cfs_oseg *os, bool sealed)
@@ -266,11 +277,16 @@ static int encode_summary(struct cfs_store *st, struct cfs_oseg *os, bool sealed
 		return -ENOMEM;
 	rec = os->sum;
 	ents = (void *)(rec + 1);
-	/* before the flush at start is over, a segment that reads as free may still come back from its cache */
+	/*
+	 * before the flush at start is over, a segment that reads as free may still come back
+	 * from its cache
+	 */
 	for (uint32_t i = 0; i < os->n_ents; i++)
-		if (os->ents[i].type == CFS_ENT_OBJECT || !st->settled || cfs_tomb_needed(st, &os->ents[i]))
+		if (os->ents[i].type == CFS_ENT_OBJECT || !st->settled ||
+		    cfs_tomb_needed(st, &os->ents[i]))
 			ents[n++] = os->ents[i];
-	cfs_rec_init(rec, CFS_REC_SUMMARY, &id, os->head, sizeof(*rec), n * (uint32_t)sizeof(*ents));
+	cfs_rec_init(rec, CFS_REC_SUMMARY, &id, os->head, sizeof(*rec),
+		     n * (uint32_t)sizeof(*ents));
 	rec->seq = cfs_cpu_to_le64(st->next_rec_seq++);
 	rec->epoch = cfs_cpu_to_le64(st->epoch);
 	rec->durable = cfs_cpu_to_le64(cfs_oseg_durable(os));
@@ -298,9 +314,11 @@ static void seal_done(struct cfs_oseg *os)
 	uint32_t used = os->head - CFS_DISK_SEG_HDR_BLOCKS;
 
 	if (os->seal_err)
-		cfs_err("store: sealing segment %u failed: %s; its dead space is lost until the next start", os->seg,
-			strerror(-os->seal_err));
-	cfs_seg_sealed(st, os->seg, used, os->seal_err ? 0 : os->head, os->seal_err ? 0 : os->sum_blocks);
+		cfs_err("store: sealing segment %u failed: %s; its dead space is "
+			"lost until the next start",
+			os->seg, strerror(-os->seal_err));
+	cfs_seg_sealed(st, os->seg, used, os->seal_err ? 0 : os->head,
+		       os->seal_err ? 0 : os->sum_blocks);
 	cfs_oseg_drop(os);
 	cfs_store_kick(st);
 }
@@ -324,7 +342,10 @@ static void seal_foot_written(struct cfs_dev_req *req)
 	seal_part_done(cfs_container_of(req, struct cfs_oseg, seal_req[1]), req);
 }
 
-/* a damaged pair is no harm: a footer or summary that is not right means scanning the segment at start */
+/*
+ * a damaged pair is no harm: a footer or summary that is not right means scanning the segment at
+ * start
+ */
 static void try_seal(struct cfs_oseg *os)
 {
 	struct cfs_store *st = os->st;
@@ -344,9 +365,12 @@ static void try_seal(struct cfs_oseg *os)
 	os->seal_iov[1] = (struct iovec){ os->foot, BLK };
 	for (int i = 0; i < 2; i++) {
 		os->seal_req[i] = (struct cfs_dev_req){
-			.op = CFS_DEV_WRITE, .flags = CFS_DEV_DURABLE,
+			.op = CFS_DEV_WRITE,
+			.flags = CFS_DEV_DURABLE,
 			.offset = cfs_seg_off(st, os->seg, i ? st->seg_blocks - 1 : os->head),
-			.iov = &os->seal_iov[i], .iovcnt = 1, .len = os->seal_iov[i].iov_len,
+			.iov = &os->seal_iov[i],
+			.iovcnt = 1,
+			.len = os->seal_iov[i].iov_len,
 			.done = i ? seal_foot_written : seal_sum_written,
 		};
 		cfs_store_submit(st, &os->seal_req[i]);
@@ -361,6 +385,7 @@ int cfs_oseg_write_summary_sync(struct cfs_store *st, struct cfs_oseg *os, bool 
 		rc = st->dev->ops->write_sync(st->dev, cfs_seg_off(st, os->seg, os->head), os->sum,
 					      os->sum_blocks * BLK);
 	if (!rc)
-		rc = st->dev->ops->write_sync(st->dev, cfs_seg_off(st, os->seg, st->seg_blocks - 1), os->foot, BLK);
+		rc = st->dev->ops->write_sync(st->dev, cfs_seg_off(st, os->seg, st->seg_blocks - 1),
+					      os->foot, BLK);
 	return rc;
 }

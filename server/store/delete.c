@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * delete.c - deleting objects. Tombstones of all requests that wait are written together, one record at a
- * time; an object leaves the index when its tombstone is durable. State: st->tomber.
+ * delete.c - deleting objects. Tombstones of all requests that wait are written together, one
+ * record at a time; an object leaves the index when its tombstone is durable. State: st->tomber.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,13 +13,14 @@
 struct dpriv {
 	struct cfs_list q;
 	struct cfs_defer defer;
-	uint32_t pos;		/* oids looked at */
+	uint32_t pos; /* oids looked at */
 	int err;
-	bool staged;		/* has tombstones in the record under way */
+	bool staged; /* has tombstones in the record under way */
 } __attribute__((may_alias));
 _Static_assert(sizeof(struct dpriv) <= sizeof(((struct cfs_store_delete *)0)->priv), "dpriv");
 
-#define TOMBS_MAX ((uint32_t)((CFS_TOMB_BYTES - sizeof(struct cfs_disk_rec)) / sizeof(struct cfs_disk_ent)))
+#define TOMBS_MAX \
+	((uint32_t)((CFS_TOMB_BYTES - sizeof(struct cfs_disk_rec)) / sizeof(struct cfs_disk_ent)))
 
 static struct cfs_store_delete *d_of(struct dpriv *p)
 {
@@ -82,7 +83,8 @@ static void landed(struct cfs_batch *b, int err)
 		cfs_oseg_add_ent(b->os, &ents[i]);
 		cfs_tomb_add(st, b->os->seg, &ents[i]);
 		/* the same object may have been named twice */
-		if (cfs_index_get(st->index, &ents[i].oid, &loc) && loc.seg == cfs_le32_to_cpu(ents[i].segment) &&
+		if (cfs_index_get(st->index, &ents[i].oid, &loc) &&
+		    loc.seg == cfs_le32_to_cpu(ents[i].segment) &&
 		    loc.block == cfs_le32_to_cpu(ents[i].block))
 			cfs_object_forget(st, &ents[i].oid, &loc);
 	}
@@ -115,8 +117,10 @@ static void stage(struct cfs_store *st)
 			if (st->cleaner.copying && loc.seg == st->cleaner.victim)
 				return;
 			ents[t->n++] = (struct cfs_disk_ent){
-				.oid = d->oids[p->pos], .seq = cfs_cpu_to_le64(st->segs[loc.seg].seq),
-				.segment = cfs_cpu_to_le32(loc.seg), .block = cfs_cpu_to_le32(loc.block),
+				.oid = d->oids[p->pos],
+				.seq = cfs_cpu_to_le64(st->segs[loc.seg].seq),
+				.segment = cfs_cpu_to_le32(loc.seg),
+				.block = cfs_cpu_to_le32(loc.block),
 				.type = CFS_ENT_TOMB,
 			};
 			p->staged = true;
@@ -156,9 +160,10 @@ void cfs_delete_pump(struct cfs_store *st)
 		return;
 	}
 	bytes = t->n * (uint32_t)sizeof(struct cfs_disk_ent);
-	t->busy = true;	/* cfs_oseg_get() may come back here */
-	rc = st->failed ? -EIO : cfs_oseg_get(st, CFS_OS_USER, CFS_ALLOC_TOMB, cfs_blocks_of(sizeof(*rec) + bytes),
-					      t->n, &os);
+	t->busy = true; /* cfs_oseg_get() may come back here */
+	rc = st->failed ? -EIO :
+			  cfs_oseg_get(st, CFS_OS_USER, CFS_ALLOC_TOMB,
+				       cfs_blocks_of(sizeof(*rec) + bytes), t->n, &os);
 	if (rc == -EAGAIN || (rc == -ENOSPC && cfs_clean_can_gain(st))) {
 		t->busy = false;
 		unstage(st);
@@ -173,7 +178,8 @@ void cfs_delete_pump(struct cfs_store *st)
 	}
 	id = cfs_seg_ident(st, os->seg);
 	memset(rec, 0, sizeof(*rec));
-	memset((char *)(rec + 1) + bytes, 0, cfs_align_up(sizeof(*rec) + bytes, BLK) - sizeof(*rec) - bytes);
+	memset((char *)(rec + 1) + bytes, 0,
+	       cfs_align_up(sizeof(*rec) + bytes, BLK) - sizeof(*rec) - bytes);
 	cfs_rec_init(rec, CFS_REC_TOMB, &id, os->head, sizeof(*rec), bytes);
 	rec->seq = cfs_cpu_to_le64(st->next_rec_seq++);
 	rec->durable = cfs_cpu_to_le64(cfs_oseg_durable(os));

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * index.c - see index.h. 1024 tables by the top bits of the hash, each an ordered linear-probing hash table
- * without wrap-around: entries stand in the order of their hashes, none before its home slot. So a miss
- * ends early, deletion needs no markers, iteration is a scan, and growing is one ordered copy. A table is
- * kept between 60% and 82% full and grows by a sixth, which copies n/1024 entries: microseconds.
+ * index.c - see index.h. 1024 tables by the top bits of the hash, each an ordered linear-probing
+ * hash table without wrap-around: entries stand in the order of their hashes, none before its
+ * home slot. So a miss ends early, deletion needs no markers, iteration is a scan, and growing
+ * is one ordered copy. A table is kept between 60% and 82% full and grows by a sixth, which
+ * copies n/1024 entries: microseconds.
  */
 #include "server/store/index.h"
 
@@ -13,23 +14,23 @@
 
 #include "base/hash.h"
 
-#define SUB_BITS	10
-#define SUBS		(1u << SUB_BITS)
-#define CAP_MIN		4u
-#define LOAD_MAX	82u	/* percent */
-#define LOAD_NEW	70u
-#define LOAD_MIN	60u
-#define MALLOC_COST	16u	/* bytes malloc adds to a block */
+#define SUB_BITS 10
+#define SUBS (1u << SUB_BITS)
+#define CAP_MIN 4u
+#define LOAD_MAX 82u /* percent */
+#define LOAD_NEW 70u
+#define LOAD_MIN 60u
+#define MALLOC_COST 16u /* bytes malloc adds to a block */
 
 struct entry {
 	struct cfs_oid oid;
-	uint64_t loc;		/* segment 24 bits, block 17, length 23; 0: empty slot */
+	uint64_t loc; /* segment 24 bits, block 17, length 23; 0: empty slot */
 };
 _Static_assert(sizeof(struct entry) == 24, "index entry");
 
 struct sub {
 	struct entry *e;
-	uint32_t cap;		/* home slots; slack follows them */
+	uint32_t cap; /* home slots; slack follows them */
 	uint32_t n;
 };
 
@@ -42,7 +43,8 @@ static uint64_t hash_of(const struct cfs_oid *oid)
 {
 	/* bijective in seq: two objects of one session never collide */
 	return (cfs_hash_u64(cfs_le64_to_cpu(oid->seq)) ^
-		cfs_hash_u64(cfs_le64_to_cpu(oid->owner) + 0x9e3779b97f4a7c15ull)) >> 1;
+		cfs_hash_u64(cfs_le64_to_cpu(oid->owner) + 0x9e3779b97f4a7c15ull)) >>
+	       1;
 }
 
 static uint32_t sub_of(uint64_t h)
@@ -68,7 +70,8 @@ static uint64_t loc_pack(const struct cfs_loc *l)
 
 static struct cfs_loc loc_unpack(uint64_t v)
 {
-	return (struct cfs_loc){ .seg = (uint32_t)(v >> 40), .block = (uint32_t)(v >> 23) & 0x1ffff,
+	return (struct cfs_loc){ .seg = (uint32_t)(v >> 40),
+				 .block = (uint32_t)(v >> 23) & 0x1ffff,
 				 .len = (uint32_t)v & 0x7fffff };
 }
 
@@ -130,7 +133,7 @@ again:
 			continue;
 		home = home_of(hash_of(&s->e[i].oid), cap);
 		at = cfs_max(at, home);
-		if (at >= slots_of(cap)) {	/* a run at the very end: a little more room */
+		if (at >= slots_of(cap)) { /* a run at the very end: a little more room */
 			free(e);
 			cap += cap / 8 + 1;
 			goto again;
@@ -211,11 +214,12 @@ bool cfs_index_del(struct cfs_index *ix, const struct cfs_oid *oid)
 	s->n--;
 	ix->count--;
 	if (s->cap > 2 * CAP_MIN && (uint64_t)s->n * 100 < (uint64_t)s->cap * LOAD_MIN)
-		resize(ix, s, s->n);	/* no memory: stays as large as it is */
+		resize(ix, s, s->n); /* no memory: stays as large as it is */
 	return true;
 }
 
-int cfs_index_list(const struct cfs_index *ix, uint64_t *cursor, struct cfs_oid *oids, uint32_t *lens, uint32_t max)
+int cfs_index_list(const struct cfs_index *ix, uint64_t *cursor, struct cfs_oid *oids,
+		   uint32_t *lens, uint32_t max)
 {
 	uint64_t from = *cursor, last = 0;
 	uint32_t n = 0;

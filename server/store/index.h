@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * index.h - where each object of a store lies. In memory, 24 bytes an entry, ordered by a 63-bit hash of
- * the oid, so that a cursor stays good while the index changes and grows. One thread.
+ * index.h - where each object of a store lies. In memory, 24 bytes an entry, ordered by a 63-bit
+ * hash of the oid, so that a cursor stays good while the index changes and grows. One thread.
  */
 #ifndef CFS_SERVER_STORE_INDEX_H
 #define CFS_SERVER_STORE_INDEX_H
@@ -24,8 +24,10 @@ bool cfs_index_get(const struct cfs_index *ix, const struct cfs_oid *oid, struct
 int cfs_index_put(struct cfs_index *ix, const struct cfs_oid *oid, const struct cfs_loc *loc);
 bool cfs_index_del(struct cfs_index *ix, const struct cfs_oid *oid);
 /* up to max objects from *cursor (0: start) on; 0 at the end */
-int cfs_index_list(const struct cfs_index *ix, uint64_t *cursor, struct cfs_oid *oids, uint32_t *lens, uint32_t max);
+int cfs_index_list(const struct cfs_index *ix, uint64_t *cursor, struct cfs_oid *oids,
+		   uint32_t *lens, uint32_t max);
 uint64_t cfs_index_count(const struct cfs_index *ix);
-uint64_t cfs_index_bytes(const struct cfs_index *ix);	/* of memory, allocator's overhead included */
+/* of memory, allocator's overhead included */
+uint64_t cfs_index_bytes(const struct cfs_index *ix);
 
 #endif

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * jload.c - reading a journal back. Blocking, at start-up. State: the journal's marks and owner tables.
+ * jload.c - reading a journal back. Blocking, at start-up. State: the journal's marks and owner
+ * tables.
  *
- * The stream is followed record by record. Where it breaks, everything behind is searched for the highest
- * watermark: if that says the missing record was durable, it has rotted, and opening fails, naming it;
- * else the stream ends there, because nothing from there on was ever acknowledged.
+ * The stream is followed record by record. Where it breaks, everything behind is searched for
+ * the highest watermark: if that says the missing record was durable, it has rotted, and opening
+ * fails, naming it; else the stream ends there, because nothing from there on was ever
+ * acknowledged.
  */
 #include "server/store/journal_i.h"
 
@@ -24,10 +26,11 @@ void cfs_journal_forget_found(struct cfs_journal *j)
 	j->n_marks = j->cap_marks = j->n_owner = j->cap_owner = 0;
 }
 
-/* ---- items --------------------------------------------------------------------------------- */
+/* ---- items ------------------------------------------------------------------------------ */
 
 /* the item at *pos of a body; moves on. 1, 0 at the end, -EUCLEAN */
-static int next_item(const uint8_t *body, uint32_t len, uint32_t *pos, struct cfs_journal_entry *e, uint32_t *ret_type)
+static int next_item(const uint8_t *body, uint32_t len, uint32_t *pos, struct cfs_journal_entry *e,
+		     uint32_t *ret_type)
 {
 	struct cfs_disk_jitem it;
 	uint32_t left = len - *pos;
@@ -85,7 +88,10 @@ static int apply_entries(struct cfs_journal *j, const struct cfs_disk_rec *rec, 
 			if (e.index <= j->last_index)
 				j->last_index = e.index - 1;
 		} else if (type == CFS_JITEM_ENTRY) {
-			/* the very first one may follow anything: what was before has been dropped */
+			/*
+			 * the very first one may follow anything: what was before has been
+			 * dropped
+			 */
 			if ((j->n_owner || j->have_snap) && e.index != j->last_index + 1)
 				return -EUCLEAN;
 			rc = own(j, e.index, cfs_le64_to_cpu(rec->seq));
@@ -107,7 +113,8 @@ static int apply_snapshot(struct cfs_journal *j, const struct cfs_disk_rec *rec,
 	if (len < sizeof(s))
 		return -EUCLEAN;
 	memcpy(&s, cfs_rec_body(rec), sizeof(s));
-	if (cfs_le32_to_cpu(s.manifest_len) != len - sizeof(s) || len - sizeof(s) > CFS_MANIFEST_MAX || !s.index)
+	if (cfs_le32_to_cpu(s.manifest_len) != len - sizeof(s) ||
+	    len - sizeof(s) > CFS_MANIFEST_MAX || !s.index)
 		return -EUCLEAN;
 	trailing = cfs_le32_to_cpu(s.trailing);
 	j->snap_index = cfs_le64_to_cpu(s.index);
@@ -117,7 +124,8 @@ static int apply_snapshot(struct cfs_journal *j, const struct cfs_disk_rec *rec,
 	j->snap_seg = seg;
 	j->keep_from = j->snap_index > trailing ? j->snap_index - trailing + 1 : 1;
 	j->have_snap = true;
-	if (j->last_index < j->snap_index || !j->n_owner) {	/* it came from elsewhere: the log starts anew */
+	if (j->last_index < j->snap_index ||
+	    !j->n_owner) { /* it came from elsewhere: the log starts anew */
 		j->n_owner = 0;
 		j->last_index = cfs_max(j->last_index, j->snap_index);
 	}
@@ -125,15 +133,15 @@ static int apply_snapshot(struct cfs_journal *j, const struct cfs_disk_rec *rec,
 	return 0;
 }
 
-/* ---- following the stream ---------------------------------------------------------------------- */
+/* ---- following the stream --------------------------------------------------------------- */
 
 struct walk {
 	struct cfs_journal *j;
 	struct cfs_scan sc;
-	uint64_t expected;	/* seq of the next record */
-	uint64_t epoch;		/* of the last one */
-	uint64_t durable;	/* highest watermark in the stream */
-	uint32_t end_seg, end_block;	/* where the stream ends: index into j->segs */
+	uint64_t expected; /* seq of the next record */
+	uint64_t epoch; /* of the last one */
+	uint64_t durable; /* highest watermark in the stream */
+	uint32_t end_seg, end_block; /* where the stream ends: index into j->segs */
 };
 
 static int mark_add(struct cfs_journal *j, uint32_t seg, uint32_t block)
@@ -160,7 +168,8 @@ static void walk_segment(struct walk *w, uint32_t seg)
 
 static bool is_journal_rec(const struct cfs_journal *j, const struct cfs_disk_rec *rec)
 {
-	return (rec->type == CFS_REC_JOURNAL || rec->type == CFS_REC_SNAPSHOT || rec->type == CFS_REC_MARK) &&
+	return (rec->type == CFS_REC_JOURNAL || rec->type == CFS_REC_SNAPSHOT ||
+		rec->type == CFS_REC_MARK) &&
 	       cfs_le32_to_cpu(rec->owner) == j->group &&
 	       (uint64_t)cfs_le32_to_cpu(rec->blocks) * BLK <= j->rec_max;
 }
@@ -205,7 +214,7 @@ static int follow(struct walk *w, struct cfs_jseg *js, uint32_t *block)
 		w->expected++;
 		*block += blocks;
 	}
-	return w->sc.err;	/* unreadable is neither torn nor rotten: better not to guess */
+	return w->sc.err; /* unreadable is neither torn nor rotten: better not to guess */
 }
 
 /* highest watermark behind the break */
@@ -231,7 +240,8 @@ static uint64_t watermark_behind(struct walk *w, uint32_t first, uint32_t block)
 static int compare_seq(const void *a, const void *b, void *arg)
 {
 	const struct cfs_store *st = arg;
-	uint64_t x = st->segs[((const struct cfs_jseg *)a)->seg].seq, y = st->segs[((const struct cfs_jseg *)b)->seg].seq;
+	uint64_t x = st->segs[((const struct cfs_jseg *)a)->seg].seq,
+		 y = st->segs[((const struct cfs_jseg *)b)->seg].seq;
 
 	return x < y ? -1 : x > y;
 }
@@ -249,10 +259,13 @@ static int walk_stream(struct walk *w, char *errbuf, size_t errlen)
 		walk_segment(w, j->segs[i].seg);
 		rc = follow(w, &j->segs[i], &block);
 		if (rc) {
-			snprintf(errbuf, errlen, "journal of group %u: record %llu in segment %u at device offset %llu: %s",
-				 j->group, (unsigned long long)w->expected, j->segs[i].seg,
-				 (unsigned long long)cfs_seg_off(st, j->segs[i].seg, block),
-				 rc == -EUCLEAN ? "its entries do not follow from those before" : strerror(-rc));
+			snprintf(
+				errbuf, errlen,
+				"journal of group %u: record %llu in segment %u at device offset %llu: %s",
+				j->group, (unsigned long long)w->expected, j->segs[i].seg,
+				(unsigned long long)cfs_seg_off(st, j->segs[i].seg, block),
+				rc == -EUCLEAN ? "its entries do not follow from those before" :
+						 strerror(-rc));
 			return rc;
 		}
 		if (i + 1 == j->n_segs || st->segs[j->segs[i + 1].seg].first_seq != w->expected)
@@ -261,17 +274,22 @@ static int walk_stream(struct walk *w, char *errbuf, size_t errlen)
 	w->end_seg = i;
 	w->end_block = block;
 	if (watermark_behind(w, i, block) >= w->expected) {
-		snprintf(errbuf, errlen,
-			 "journal of group %u: record %llu is damaged (segment %u, device offset %llu); "
-			 "acknowledged entries follow it", j->group, (unsigned long long)w->expected, j->segs[i].seg,
-			 (unsigned long long)cfs_seg_off(st, j->segs[i].seg, block));
+		snprintf(
+			errbuf, errlen,
+			"journal of group %u: record %llu is damaged (segment %u, device offset %llu); "
+			"acknowledged entries follow it",
+			j->group, (unsigned long long)w->expected, j->segs[i].seg,
+			(unsigned long long)cfs_seg_off(st, j->segs[i].seg, block));
 		st->checksum_errors++;
 		return -EUCLEAN;
 	}
 	return 0;
 }
 
-/* what was read but perhaps never durable is written again in place; segments behind the end are given up */
+/*
+ * what was read but perhaps never durable is written again in place; segments behind the end are
+ * given up
+ */
 static int settle(struct walk *w)
 {
 	struct cfs_journal *j = w->j;
@@ -290,8 +308,9 @@ static int settle(struct walk *w)
 		rec = cfs_scan_get(&w->sc, m->block, 1);
 		blocks = rec ? cfs_le32_to_cpu(rec->blocks) : 0;
 		rec = rec ? cfs_scan_get(&w->sc, m->block, blocks) : NULL;
-		rc = rec ? st->dev->ops->write_sync(st->dev, cfs_seg_off(st, m->seg, m->block), rec, blocks * BLK) :
-		     w->sc.err;
+		rc = rec ? st->dev->ops->write_sync(st->dev, cfs_seg_off(st, m->seg, m->block), rec,
+						    blocks * BLK) :
+			   w->sc.err;
 	}
 	if (!rc && !st->was_clean)
 		rc = cfs_seg_hdr_write_sync(st, j->segs[w->end_seg].seg, CFS_SEG_JOURNAL);
@@ -325,15 +344,17 @@ int cfs_journal_recover(struct cfs_journal *j, char *errbuf, size_t errlen)
 		goto out;
 	/* entries must reach back to the snapshot, or to the beginning */
 	if (j->n_owner && j->base > (j->have_snap ? j->snap_index + 1 : 1)) {
-		snprintf(errbuf, errlen, "journal of group %u: entries begin at %llu, but %s %llu", j->group,
-			 (unsigned long long)j->base, j->have_snap ? "the snapshot is at" : "there is no snapshot; first index",
+		snprintf(errbuf, errlen, "journal of group %u: entries begin at %llu, but %s %llu",
+			 j->group, (unsigned long long)j->base,
+			 j->have_snap ? "the snapshot is at" : "there is no snapshot; first index",
 			 (unsigned long long)(j->have_snap ? j->snap_index : 1));
 		rc = -EUCLEAN;
 		goto out;
 	}
 	rc = settle(&w);
 	if (rc) {
-		snprintf(errbuf, errlen, "journal of group %u: making its end durable failed: %s", j->group, strerror(-rc));
+		snprintf(errbuf, errlen, "journal of group %u: making its end durable failed: %s",
+			 j->group, strerror(-rc));
 		goto out;
 	}
 	j->next_seq = w.expected;
@@ -344,7 +365,8 @@ out:
 	return rc;
 }
 
-int cfs_journal_load(struct cfs_journal *j, int (*cb)(void *arg, const struct cfs_journal_entry *e), void *arg)
+int cfs_journal_load(struct cfs_journal *j, int (*cb)(void *arg, const struct cfs_journal_entry *e),
+		     void *arg)
 {
 	struct cfs_store *st = j->st;
 	uint64_t from = j->have_snap ? j->keep_from : 1;
@@ -364,14 +386,16 @@ int cfs_journal_load(struct cfs_journal *j, int (*cb)(void *arg, const struct cf
 		rec = cfs_scan_get(&sc, m->block, 1);
 		if (rec)
 			rec = cfs_scan_get(&sc, m->block,
-					   cfs_min(cfs_le32_to_cpu(rec->blocks), st->seg_blocks - m->block));
+					   cfs_min(cfs_le32_to_cpu(rec->blocks),
+						   st->seg_blocks - m->block));
 		if (!rec || !cfs_rec_body_ok(rec)) {
-			rc = sc.err ? sc.err : -EUCLEAN;	/* it was good a moment ago */
+			rc = sc.err ? sc.err : -EUCLEAN; /* it was good a moment ago */
 			break;
 		}
 		if (rec->type != CFS_REC_JOURNAL)
 			continue;
-		while (!rc && next_item(cfs_rec_body(rec), cfs_le32_to_cpu(rec->body_len), &pos, &e, &type) > 0) {
+		while (!rc && next_item(cfs_rec_body(rec), cfs_le32_to_cpu(rec->body_len), &pos, &e,
+					&type) > 0) {
 			if (type != CFS_JITEM_ENTRY || e.index < from || e.index < j->base ||
 			    e.index - j->base >= j->n_owner ||
 			    j->owner[e.index - j->base] != cfs_le64_to_cpu(rec->seq))

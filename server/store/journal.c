@@ -2,9 +2,9 @@
 /*
  * journal.c - appending to the journal of one Raft group. See journal_i.h for the state.
  *
- * Entries are copied into a ring buffer, as records laid out as on the device, and each record is one
- * durable write. Several are in flight; they complete in order. A record that opens a segment carries the
- * segment's header in the same write, so changing segments costs nothing.
+ * Entries are copied into a ring buffer, as records laid out as on the device, and each record
+ * is one durable write. Several are in flight; they complete in order. A record that opens a
+ * segment carries the segment's header in the same write, so changing segments costs nothing.
  */
 #include "server/store/journal_i.h"
 
@@ -16,8 +16,10 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 
-_Static_assert(sizeof(struct cfs_jreq) <= sizeof(((struct cfs_journal_append *)0)->priv), "cfs_jreq");
-_Static_assert(sizeof(struct cfs_jreq) <= sizeof(((struct cfs_journal_snapshot *)0)->priv), "cfs_jreq");
+_Static_assert(sizeof(struct cfs_jreq) <= sizeof(((struct cfs_journal_append *)0)->priv),
+	       "cfs_jreq");
+_Static_assert(sizeof(struct cfs_jreq) <= sizeof(((struct cfs_journal_snapshot *)0)->priv),
+	       "cfs_jreq");
 
 static void pump(struct cfs_journal *j);
 static void release(struct cfs_journal *j);
@@ -32,7 +34,7 @@ static struct cfs_journal_snapshot *snapshot_of(struct cfs_jreq *r)
 	return cfs_container_of((uint64_t *)(void *)r, struct cfs_journal_snapshot, priv);
 }
 
-/* ---- completion --------------------------------------------------------------------------- */
+/* ---- completion ------------------------------------------------------------------------- */
 
 static void call_done(struct cfs_jreq *r, int err)
 {
@@ -69,7 +71,8 @@ static void fail_queue(struct cfs_journal *j, int err)
 		cfs_list_del(&r->node);
 		if (first && !r->begun) {
 			/* a truncation may have been asked for since */
-			j->last_index = j->trunc ? cfs_min(j->trunc - 1, r->prev_last) : r->prev_last;
+			j->last_index =
+				j->trunc ? cfs_min(j->trunc - 1, r->prev_last) : r->prev_last;
 			if (!j->trunc || (r->prev_trunc && r->prev_trunc < j->trunc))
 				j->trunc = r->prev_trunc;
 		}
@@ -101,8 +104,9 @@ static void written(struct cfs_dev_req *req)
 
 	cfs_store_submitted(j->st);
 	if (req->result < 0 && !j->failed) {
-		cfs_err("journal of group %u: writing record %llu to segment %u failed: %s", j->group,
-			(unsigned long long)rec->seq, rec->seg, strerror((int)-req->result));
+		cfs_err("journal of group %u: writing record %llu to segment %u failed: %s",
+			j->group, (unsigned long long)rec->seq, rec->seg,
+			strerror((int)-req->result));
 		j->failed = true;
 	}
 	rec->done = true;
@@ -129,7 +133,7 @@ static void written(struct cfs_dev_req *req)
 	pump(j);
 }
 
-/* ---- records -------------------------------------------------------------------------------- */
+/* ---- records ---------------------------------------------------------------------------- */
 
 int cfs_jseg_add(struct cfs_journal *j, uint32_t seg)
 {
@@ -209,9 +213,12 @@ static uint32_t rec_blocks(uint64_t body)
 	return cfs_blocks_of(sizeof(struct cfs_disk_rec) + body);
 }
 
-/* a place in segment and ring for a record with that body; -EAGAIN: the ring, or records, are all in use */
-static int begin_record(struct cfs_journal *j, enum cfs_alloc who, uint32_t body, struct cfs_jrec **ret_rec,
-			struct cfs_disk_rec **ret_hdr)
+/*
+ * a place in segment and ring for a record with that body; -EAGAIN: the ring, or records, are
+ * all in use
+ */
+static int begin_record(struct cfs_journal *j, enum cfs_alloc who, uint32_t body,
+			struct cfs_jrec **ret_rec, struct cfs_disk_rec **ret_hdr)
 {
 	struct cfs_store *st = j->st;
 	uint32_t blocks = rec_blocks(body), hdr_blocks = 0, total, old_head = j->ring_head;
@@ -231,7 +238,7 @@ static int begin_record(struct cfs_journal *j, enum cfs_alloc who, uint32_t body
 	if (fresh) {
 		rc = take_segment(j, who);
 		if (rc) {
-			j->ring_used -= total;	/* it was the last that was taken: give it back */
+			j->ring_used -= total; /* it was the last that was taken: give it back */
 			j->ring_head = old_head;
 			return rc;
 		}
@@ -251,8 +258,8 @@ static int begin_record(struct cfs_journal *j, enum cfs_alloc who, uint32_t body
 }
 
 /* the body stands behind hdr: finish the header, and write */
-static void send_record(struct cfs_journal *j, struct cfs_jrec *rec, struct cfs_disk_rec *hdr, enum cfs_rec_type type,
-			uint32_t body)
+static void send_record(struct cfs_journal *j, struct cfs_jrec *rec, struct cfs_disk_rec *hdr,
+			enum cfs_rec_type type, uint32_t body)
 {
 	struct cfs_store *st = j->st;
 	struct cfs_seg_id id = cfs_seg_ident(st, rec->seg);
@@ -274,8 +281,13 @@ static void send_record(struct cfs_journal *j, struct cfs_jrec *rec, struct cfs_
 	cfs_journal_forget_found(j);
 	cfs_list_add_tail(&j->flight, &rec->node);
 	rec->req = (struct cfs_dev_req){
-		.op = CFS_DEV_WRITE, .flags = CFS_DEV_DURABLE, .offset = cfs_seg_off(st, rec->seg, first),
-		.iov = &rec->iov, .iovcnt = 1, .len = rec->iov.iov_len, .done = written,
+		.op = CFS_DEV_WRITE,
+		.flags = CFS_DEV_DURABLE,
+		.offset = cfs_seg_off(st, rec->seg, first),
+		.iov = &rec->iov,
+		.iovcnt = 1,
+		.len = rec->iov.iov_len,
+		.done = written,
 	};
 	cfs_store_submit(st, &rec->req);
 	if (j->head > st->seg_blocks / 2)
@@ -285,8 +297,11 @@ static void send_record(struct cfs_journal *j, struct cfs_jrec *rec, struct cfs_
 static uint8_t *put_item(uint8_t *p, enum cfs_jitem_type type, const struct cfs_journal_entry *e)
 {
 	struct cfs_disk_jitem it = {
-		.index = cfs_cpu_to_le64(e->index), .term = cfs_cpu_to_le64(e->term),
-		.kind = cfs_cpu_to_le32(e->kind), .len = cfs_cpu_to_le32(e->len), .type = cfs_cpu_to_le32(type),
+		.index = cfs_cpu_to_le64(e->index),
+		.term = cfs_cpu_to_le64(e->term),
+		.kind = cfs_cpu_to_le32(e->kind),
+		.len = cfs_cpu_to_le32(e->len),
+		.type = cfs_cpu_to_le32(type),
 	};
 	uint32_t pad = item_bytes(e->len) - (uint32_t)sizeof(it) - e->len;
 
@@ -307,11 +322,16 @@ static bool space_for(const struct cfs_journal *j, enum cfs_alloc who, uint64_t 
 		return true;
 	/* a record may leave as much unused at a segment's end as the largest one needs */
 	per_seg = (uint64_t)(st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS) * BLK;
-	segs = bytes <= cfs_min(per_seg, (uint64_t)j->rec_max) ? 1 : 1 + 2 * ((bytes + per_seg - 1) / per_seg);
+	segs = bytes <= cfs_min(per_seg, (uint64_t)j->rec_max) ?
+		       1 :
+		       1 + 2 * ((bytes + per_seg - 1) / per_seg);
 	return st->n_pool + cfs_seg_available(st, who) >= segs;
 }
 
-/* one record of an append: as many entries as go in. A segment's end is left unused rather than cut in two */
+/*
+ * one record of an append: as many entries as go in. A segment's end is left unused rather than
+ * cut in two
+ */
 static int stage_append(struct cfs_journal *j, struct cfs_jreq *r)
 {
 	struct cfs_journal_append *a = append_of(r);
@@ -360,8 +380,10 @@ static int stage_snapshot(struct cfs_journal *j, struct cfs_jreq *r)
 {
 	struct cfs_journal_snapshot *s = snapshot_of(r);
 	struct cfs_disk_jsnap snap = {
-		.index = cfs_cpu_to_le64(s->index), .term = cfs_cpu_to_le64(s->term),
-		.trailing = cfs_cpu_to_le32(s->trailing), .manifest_len = cfs_cpu_to_le32(j->snap_next_len),
+		.index = cfs_cpu_to_le64(s->index),
+		.term = cfs_cpu_to_le64(s->term),
+		.trailing = cfs_cpu_to_le32(s->trailing),
+		.manifest_len = cfs_cpu_to_le32(j->snap_next_len),
 	};
 	uint32_t body = (uint32_t)sizeof(snap) + j->snap_next_len;
 	struct cfs_disk_rec *hdr;
@@ -370,7 +392,7 @@ static int stage_snapshot(struct cfs_journal *j, struct cfs_jreq *r)
 
 	if (!r->begun && !space_for(j, CFS_ALLOC_SNAPSHOT, body + 3 * BLK))
 		return -ENOSPC;
-	if (r->trunc) {		/* a record of its own before it */
+	if (r->trunc) { /* a record of its own before it */
 		const struct cfs_journal_entry trunc = { .index = r->trunc };
 
 		rc = begin_record(j, CFS_ALLOC_SNAPSHOT, item_bytes(0), &rec, &hdr);
@@ -411,7 +433,10 @@ static void pump(struct cfs_journal *j)
 			return;
 		}
 		if (rc) {
-			/* half of it may be on the device already, unacknowledged: then nothing may follow */
+			/*
+			 * half of it may be on the device already, unacknowledged: then nothing
+			 * may follow
+			 */
 			j->failed = j->failed || r->begun;
 			fail_queue(j, rc);
 			return;
@@ -427,7 +452,7 @@ void cfs_journal_pump_all(struct cfs_store *st)
 		pump(cfs_list_entry(l, struct cfs_journal, node));
 }
 
-/* ---- reuse ------------------------------------------------------------------------------------- */
+/* ---- reuse ------------------------------------------------------------------------------ */
 
 static void released(struct cfs_seg_io *io, int err)
 {
@@ -437,7 +462,7 @@ static void released(struct cfs_seg_io *io, int err)
 
 	j->releasing = false;
 	if (err)
-		return;		/* tried again after the next snapshot */
+		return; /* tried again after the next snapshot */
 	st->n_journal--;
 	memmove(j->segs, j->segs + 1, --j->n_segs * sizeof(*j->segs));
 	s->owner = 0;
@@ -453,7 +478,10 @@ static void released(struct cfs_seg_io *io, int err)
 	release(j);
 }
 
-/* segments that hold nothing but dropped entries, oldest first, one after the other: no gap, ever */
+/*
+ * segments that hold nothing but dropped entries, oldest first, one after the other: no gap,
+ * ever
+ */
 static void release(struct cfs_journal *j)
 {
 	struct cfs_store *st = j->st;
@@ -463,15 +491,16 @@ static void release(struct cfs_journal *j)
 		return;
 	j->releasing = true;
 	st->segs[j->segs[0].seg].flags |= CFS_SF_FILLED;
-	cfs_seg_hdr_write(st, &j->hdr, j->segs[0].seg, st->n_pool < CFS_POOL_MAX ? CFS_SEG_POOL : CFS_SEG_FREE,
-			  released);
+	cfs_seg_hdr_write(st, &j->hdr, j->segs[0].seg,
+			  st->n_pool < CFS_POOL_MAX ? CFS_SEG_POOL : CFS_SEG_FREE, released);
 }
 
-/* ---- the calls ------------------------------------------------------------------------------------ */
+/* ---- the calls -------------------------------------------------------------------------- */
 
 static int check_append(const struct cfs_journal *j, const struct cfs_journal_append *a)
 {
-	const uint32_t max = j->rec_max - (uint32_t)(sizeof(struct cfs_disk_rec) + 2 * sizeof(struct cfs_disk_jitem));
+	const uint32_t max = j->rec_max - (uint32_t)(sizeof(struct cfs_disk_rec) +
+						     2 * sizeof(struct cfs_disk_jitem));
 
 	if (j->failed || j->st->failed)
 		return -EIO;
@@ -493,7 +522,10 @@ void cfs_journal_append(struct cfs_journal *j, struct cfs_journal_append *a)
 	struct cfs_jreq *r = (struct cfs_jreq *)(void *)a->priv;
 	int rc = check_append(j, a);
 
-	*r = (struct cfs_jreq){ .j = j, .kind = CFS_JK_APPEND, .prev_last = j->last_index, .prev_trunc = j->trunc,
+	*r = (struct cfs_jreq){ .j = j,
+				.kind = CFS_JK_APPEND,
+				.prev_last = j->last_index,
+				.prev_trunc = j->trunc,
 				.trunc = j->trunc };
 	if (rc) {
 		finish_later(r, rc);
@@ -519,10 +551,17 @@ int cfs_journal_truncate(struct cfs_journal *j, uint64_t index)
 void cfs_journal_snapshot(struct cfs_journal *j, struct cfs_journal_snapshot *s)
 {
 	struct cfs_jreq *r = (struct cfs_jreq *)(void *)s->priv;
-	int rc = j->failed || j->st->failed ? -EIO : j->st->stopping ? -ESHUTDOWN :
-		 s->manifest_len > CFS_MANIFEST_MAX ? -EMSGSIZE : !s->index ? -EINVAL : j->snap_busy ? -EBUSY : 0;
+	int rc = j->failed || j->st->failed	    ? -EIO :
+		 j->st->stopping		    ? -ESHUTDOWN :
+		 s->manifest_len > CFS_MANIFEST_MAX ? -EMSGSIZE :
+		 !s->index			    ? -EINVAL :
+		 j->snap_busy			    ? -EBUSY :
+						      0;
 
-	*r = (struct cfs_jreq){ .j = j, .kind = CFS_JK_SNAPSHOT, .prev_last = j->last_index, .prev_trunc = j->trunc,
+	*r = (struct cfs_jreq){ .j = j,
+				.kind = CFS_JK_SNAPSHOT,
+				.prev_last = j->last_index,
+				.prev_trunc = j->trunc,
 				.trunc = j->trunc };
 	if (rc) {
 		r->err = rc;
@@ -540,8 +579,8 @@ void cfs_journal_snapshot(struct cfs_journal *j, struct cfs_journal_snapshot *s)
 	pump(j);
 }
 
-int cfs_journal_last_snapshot(struct cfs_journal *j, uint64_t *ret_index, uint64_t *ret_term, const void **ret_manifest,
-			      uint32_t *ret_len)
+int cfs_journal_last_snapshot(struct cfs_journal *j, uint64_t *ret_index, uint64_t *ret_term,
+			      const void **ret_manifest, uint32_t *ret_len)
 {
 	if (!j->have_snap)
 		return -ENOENT;
@@ -581,7 +620,8 @@ static void journal_free(struct cfs_journal *j)
 	free(j);
 }
 
-int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **ret_j, char *errbuf, size_t errlen)
+int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **ret_j, char *errbuf,
+		     size_t errlen)
 {
 	struct cfs_journal *j = calloc(1, sizeof(*j));
 	int rc = -ENOMEM, slot;
@@ -647,7 +687,8 @@ static void write_mark(struct cfs_journal *j)
 	hdr->durable = cfs_cpu_to_le64(j->durable_seq);
 	hdr->epoch = cfs_cpu_to_le64(st->epoch);
 	cfs_rec_seal(hdr);
-	st->dev->ops->write_sync(st->dev, cfs_seg_off(st, j->segs[j->n_segs - 1].seg, j->head), hdr, BLK);
+	st->dev->ops->write_sync(st->dev, cfs_seg_off(st, j->segs[j->n_segs - 1].seg, j->head), hdr,
+				 BLK);
 }
 
 void cfs_journal_close(struct cfs_journal *j)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * open.c - from a device to a running store, and back. Blocking, on the store's thread, before and after
- * any request.
+ * open.c - from a device to a running store, and back. Blocking, on the store's thread, before
+ * and after any request.
  *
- * Opening: superblock; all segment headers; the summaries of sealed data segments; a scan of what no
- * summary covers; then tombstones take out of the index what they name. What lies above every watermark was
- * perhaps never durable although we can read it (the process died, not the machine): it is written again in
- * place before it counts. Cut-off records lose their headers, so that no later scan can meet them.
+ * Opening: superblock; all segment headers; the summaries of sealed data segments; a scan of
+ * what no summary covers; then tombstones take out of the index what they name. What lies above
+ * every watermark was perhaps never durable although we can read it (the process died, not the
+ * machine): it is written again in place before it counts. Cut-off records lose their headers,
+ * so that no later scan can meet them.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -21,26 +22,29 @@ struct tomb {
 	uint32_t home;
 };
 
+/* a data segment without a sealing footer, and what it holds */
+struct unsealed {
+	uint32_t seg, head;
+	uint32_t sum_block, sum_blocks;
+	bool fresh; /* that summary covers everything: closed in order */
+	struct cfs_disk_ent *ents;
+	uint32_t n, cap;
+};
+
 struct opening {
 	struct cfs_store *st;
 	struct cfs_scan sc;
 	bool clean;
 	struct tomb *tombs;
 	uint64_t n_tombs, cap_tombs;
-	uint32_t *unsealed, n_unsealed, cap_unsealed;
-	uint8_t *block;		/* one block */
+	struct unsealed *unsealed;
+	uint32_t n_unsealed, cap_unsealed;
+	uint8_t *block; /* one block */
 	char *errbuf;
 	size_t errlen;
 };
 
-/* a data segment without a sealing footer, once its records are known */
-struct unsealed {
-	uint32_t seg, head;
-	struct cfs_disk_ent *ents;
-	uint32_t n, cap;
-};
-
-/* ---- index and tombstones ---------------------------------------------------------------- */
+/* ---- index and tombstones --------------------------------------------------------------- */
 
 static int add_tomb(struct opening *o, uint32_t home, const struct cfs_disk_ent *ent)
 {
@@ -58,10 +62,12 @@ static int add_tomb(struct opening *o, uint32_t home, const struct cfs_disk_ent 
 }
 
 /*
- * Two records of one object: written again after a deletion (another birth), or moved by the cleaner when
- * the store stopped (the same birth, another gen). true: the one we have already stays.
+ * Two records of one object: written again after a deletion (another birth), or moved by the
+ * cleaner when the store stopped (the same birth, another gen). true: the one we have already
+ * stays.
  */
-static bool older_wins(struct opening *o, const struct cfs_loc *have, const struct cfs_disk_ent *ent)
+static bool older_wins(struct opening *o, const struct cfs_loc *have,
+		       const struct cfs_disk_ent *ent)
 {
 	struct cfs_store *st = o->st;
 	const struct cfs_disk_rec *rec = (const void *)o->block;
@@ -70,14 +76,17 @@ static bool older_wins(struct opening *o, const struct cfs_loc *have, const stru
 	uint32_t gen = cfs_le16_to_cpu(ent->gen), have_gen, loser;
 	bool wins;
 
-	if (st->dev->ops->read_sync(st->dev, cfs_seg_off(st, have->seg, have->block), o->block, BLK) ||
+	if (st->dev->ops->read_sync(st->dev, cfs_seg_off(st, have->seg, have->block), o->block,
+				    BLK) ||
 	    !cfs_rec_check(rec, &id, have->block) || rec->type != CFS_REC_OBJECT ||
 	    !cfs_oid_eq(&cfs_rec_obj(rec)->oid, &ent->oid))
 		return false;
 	have_birth = cfs_le64_to_cpu(cfs_rec_obj(rec)->birth);
 	have_gen = cfs_le32_to_cpu(cfs_rec_obj(rec)->gen);
 	wins = have_birth != birth ? have_birth > birth :
-	       have_gen != gen ? have_gen > gen : st->segs[have->seg].seq > st->segs[cfs_le32_to_cpu(ent->segment)].seq;
+	       have_gen != gen	   ? have_gen > gen :
+				     st->segs[have->seg].seq >
+					 st->segs[cfs_le32_to_cpu(ent->segment)].seq;
 	if (have_birth == birth) {
 		loser = wins ? cfs_le32_to_cpu(ent->segment) : have->seg;
 		if (!(st->segs[loser].flags & CFS_SF_DUP))
@@ -94,7 +103,7 @@ static int add_ent(struct opening *o, uint32_t seg, const struct cfs_disk_ent *e
 	int rc;
 
 	if (!cfs_ent_ok(ent, st->n_segs, st->seg_blocks, seg))
-		return 0;	/* a crc stood for it: only a forged image gets here */
+		return 0; /* a crc stood for it: only a forged image gets here */
 	if (ent->type == CFS_ENT_TOMB)
 		return add_tomb(o, seg, ent);
 	if (cfs_index_get(st->index, &ent->oid, &have)) {
@@ -119,13 +128,14 @@ static void apply_tombs(struct opening *o)
 		if (!cfs_tomb_needed(st, ent))
 			continue;
 		cfs_tomb_add(st, o->tombs[i].home, ent);
-		if (cfs_index_get(st->index, &ent->oid, &loc) && loc.seg == cfs_le32_to_cpu(ent->segment) &&
+		if (cfs_index_get(st->index, &ent->oid, &loc) &&
+		    loc.seg == cfs_le32_to_cpu(ent->segment) &&
 		    loc.block == cfs_le32_to_cpu(ent->block))
 			cfs_object_forget(st, &ent->oid, &loc);
 	}
 }
 
-/* ---- headers --------------------------------------------------------------------------------- */
+/* ---- headers ---------------------------------------------------------------------------- */
 
 static int load_headers(struct opening *o)
 {
@@ -139,15 +149,17 @@ static int load_headers(struct opening *o)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < st->n_segs; i++) {
 		struct cfs_seg *s = &st->segs[i];
-		int rc = st->dev->ops->read_sync(st->dev, cfs_seg_off(st, i, 0), buf, CFS_DISK_SEG_HDR_BLOCKS * BLK);
+		int rc = st->dev->ops->read_sync(st->dev, cfs_seg_off(st, i, 0), buf,
+						 CFS_DISK_SEG_HDR_BLOCKS * BLK);
 		bool any = false;
 
 		for (int c = 0; c < 2 && !rc && !any; c++) {
 			any = cfs_seg_hdr_check(buf + c * BLK, st->format_id, i, &hdr);
 			if (!any && !c && !cfs_bytes_zero(buf, BLK) &&
 			    cfs_seg_hdr_check(buf + BLK, st->format_id, i, &hdr))
-				cfs_warn("store: header of segment %u (device offset %llu) is damaged; its copy is used",
-					 i, (unsigned long long)cfs_seg_off(st, i, 0));
+				cfs_warn(
+					"store: header of segment %u (device offset %llu) is damaged; its copy is used",
+					i, (unsigned long long)cfs_seg_off(st, i, 0));
 		}
 		if (any) {
 			s->seq = cfs_le64_to_cpu(hdr.seg_seq);
@@ -155,19 +167,26 @@ static int load_headers(struct opening *o)
 			s->owner = cfs_le32_to_cpu(hdr.owner);
 			s->first_seq = cfs_le64_to_cpu(hdr.first_seq);
 			s->flags = cfs_le16_to_cpu(hdr.flags) & CFS_SEGF_FILLED ? CFS_SF_FILLED : 0;
-			s->state = hdr.type == CFS_SEG_DATA ? CFS_SS_OPEN : hdr.type == CFS_SEG_POOL ? CFS_SS_POOL :
-				   hdr.type == CFS_SEG_JOURNAL ? CFS_SS_JOURNAL : CFS_SS_FREE;
+			s->state = hdr.type == CFS_SEG_DATA    ? CFS_SS_OPEN :
+				   hdr.type == CFS_SEG_POOL    ? CFS_SS_POOL :
+				   hdr.type == CFS_SEG_JOURNAL ? CFS_SS_JOURNAL :
+								 CFS_SS_FREE;
 			max_seq = cfs_max(max_seq, s->seq);
 		} else if (!rc && !cfs_seg_hdr_damaged(buf, st->format_id) &&
 			   !cfs_seg_hdr_damaged(buf + BLK, st->format_id)) {
-			s->state = CFS_SS_FREE;	/* never used since format */
+			s->state = CFS_SS_FREE; /* never used since format */
 		} else {
-			/* its objects are missing from the index; other copies of them are elsewhere */
+			/*
+			 * its objects are missing from the index; other copies of them are
+			 * elsewhere
+			 */
 			s->state = CFS_SS_BAD;
 			st->checksum_errors++;
 			bad++;
-			cfs_err("store: both headers of segment %u (device offset %llu) are %s: the segment is left alone",
-				i, (unsigned long long)cfs_seg_off(st, i, 0), rc ? "unreadable" : "damaged");
+			cfs_err("store: both headers of segment %u (device offset %llu) are "
+				"%s: the segment is left alone",
+				i, (unsigned long long)cfs_seg_off(st, i, 0),
+				rc ? "unreadable" : "damaged");
 		}
 		st->n_free += s->state == CFS_SS_FREE;
 		st->n_pool += s->state == CFS_SS_POOL;
@@ -182,7 +201,7 @@ static int load_headers(struct opening *o)
 	return 0;
 }
 
-/* ---- data segments ------------------------------------------------------------------------------ */
+/* ---- data segments ---------------------------------------------------------------------- */
 
 static int unsealed_add(struct unsealed *u, const struct cfs_disk_ent *ent)
 {
@@ -202,7 +221,8 @@ static int unsealed_add(struct unsealed *u, const struct cfs_disk_ent *ent)
 /* entries of one scanned record */
 static int take_record(struct opening *o, struct unsealed *u, const struct cfs_scan_rec *r)
 {
-	const struct cfs_disk_rec *rec = cfs_scan_get(&o->sc, r->block, r->type == CFS_REC_TOMB ? r->blocks : 1);
+	const struct cfs_disk_rec *rec =
+		cfs_scan_get(&o->sc, r->block, r->type == CFS_REC_TOMB ? r->blocks : 1);
 	int rc = 0;
 
 	if (!rec)
@@ -211,8 +231,12 @@ static int take_record(struct opening *o, struct unsealed *u, const struct cfs_s
 		const struct cfs_disk_obj *obj = cfs_rec_obj(rec);
 		uint32_t gen = cfs_le32_to_cpu(obj->gen);
 		struct cfs_disk_ent ent = {
-			.oid = obj->oid, .seq = obj->birth, .segment = cfs_cpu_to_le32(u->seg),
-			.block = cfs_cpu_to_le32(r->block), .len = obj->len, .type = CFS_ENT_OBJECT,
+			.oid = obj->oid,
+			.seq = obj->birth,
+			.segment = cfs_cpu_to_le32(u->seg),
+			.block = cfs_cpu_to_le32(r->block),
+			.len = obj->len,
+			.type = CFS_ENT_OBJECT,
 			.gen = cfs_cpu_to_le16((uint16_t)cfs_min(gen, 65535u)),
 		};
 
@@ -236,14 +260,17 @@ static int settle_record(struct opening *o, uint32_t seg, const struct cfs_scan_
 
 	if (!r->ok) {
 		memset(o->block, 0, BLK);
-		return st->dev->ops->write_sync(st->dev, cfs_seg_off(st, seg, r->block), o->block, BLK);
+		return st->dev->ops->write_sync(st->dev, cfs_seg_off(st, seg, r->block), o->block,
+						BLK);
 	}
 	p = cfs_scan_get(&o->sc, r->block, r->blocks);
-	return p ? st->dev->ops->write_sync(st->dev, cfs_seg_off(st, seg, r->block), p, r->blocks * BLK) : o->sc.err;
+	return p ? st->dev->ops->write_sync(st->dev, cfs_seg_off(st, seg, r->block), p,
+					    r->blocks * BLK) :
+		   o->sc.err;
 }
 
 /* what the summary (which covers blocks before `from`) does not tell */
-static int scan_rest(struct opening *o, struct unsealed *u, uint32_t from, bool sealed, bool again)
+static int scan_rest(struct opening *o, struct unsealed *u, uint32_t from, bool sealed)
 {
 	struct cfs_store *st = o->st;
 	struct cfs_seg_id id = cfs_seg_ident(st, u->seg);
@@ -254,20 +281,23 @@ static int scan_rest(struct opening *o, struct unsealed *u, uint32_t from, bool 
 		const struct cfs_scan_rec *r = &list.rec[i];
 		bool acked = sealed || r->block < list.durable;
 
-		/* one that no footer names says nothing new, and the next is written in its place */
+		/*
+		 * one that no footer names says nothing new, and the next is written in its
+		 * place
+		 */
 		if (r->type == CFS_REC_SUMMARY)
 			continue;
 		u->head = cfs_max(u->head, r->block + (r->ok ? r->blocks : 1));
 		if (r->ok || acked)
 			rc = take_record(o, u, r);
-		if (!r->ok && acked && !again) {
+		if (!r->ok && acked) {
 			/* objects stay known: reading them tells what is wrong */
 			st->checksum_errors++;
 			cfs_err("store: %s in segment %u at device offset %llu is damaged",
-				r->type == CFS_REC_TOMB ? "a record of deletions" : "an object", u->seg,
-				(unsigned long long)cfs_seg_off(st, u->seg, r->block));
+				r->type == CFS_REC_TOMB ? "a record of deletions" : "an object",
+				u->seg, (unsigned long long)cfs_seg_off(st, u->seg, r->block));
 		}
-		if (!acked && !rc && !again)
+		if (!acked && !rc)
 			rc = settle_record(o, u->seg, r);
 	}
 	free(list.rec);
@@ -275,7 +305,7 @@ static int scan_rest(struct opening *o, struct unsealed *u, uint32_t from, bool 
 }
 
 /* continue in it, or seal it now. The header is written again: see settle_record() */
-static int adopt(struct opening *o, struct unsealed *u, uint32_t sum_block, uint32_t sum_blocks, bool fresh)
+static int adopt(struct opening *o, struct unsealed *u)
 {
 	struct cfs_store *st = o->st;
 	struct cfs_oseg *os, *tmp = NULL;
@@ -300,22 +330,26 @@ static int adopt(struct opening *o, struct unsealed *u, uint32_t sum_block, uint
 	/* a summary now, and room for one later, or it is over */
 	if (!cfs_oseg_room(st, os, cfs_sum_blocks(u->n) + 8, 64))
 		keep = false;
-	if (fresh && !keep)
-		os->head = sum_block;	/* the summary is good: it is written again for a footer that seals */
+	if (u->fresh && !keep)
+		os->head =
+			/* the summary is good: it is written again for a footer that seals */
+			u->sum_block;
 	if (!cfs_oseg_room(st, os, 0, 0)) {
-		cfs_err("store: segment %u has no room for its summary; its dead space is lost", u->seg);
+		cfs_err("store: segment %u has no room for its summary; its dead "
+			"space is lost",
+			u->seg);
 		cfs_seg_sealed(st, u->seg, os->head - CFS_DISK_SEG_HDR_BLOCKS, 0, 0);
 		goto out;
 	}
-	if (!fresh)
+	if (!u->fresh)
 		rc = cfs_seg_hdr_write_sync(st, u->seg, CFS_SEG_DATA);
-	if (!rc && (!fresh || !keep)) {
-		sum_block = os->head;
+	if (!rc && (!u->fresh || !keep)) {
+		u->sum_block = os->head;
 		rc = cfs_oseg_write_summary_sync(st, os, !keep);
-		sum_blocks = os->sum_blocks;
+		u->sum_blocks = os->sum_blocks;
 	}
 	if (!rc && keep) {
-		os->head = sum_block + sum_blocks;
+		os->head = u->sum_block + u->sum_blocks;
 		os->state = CFS_OSS_READY;
 		st->open[cls] = os;
 		free(os->sum);
@@ -324,72 +358,69 @@ static int adopt(struct opening *o, struct unsealed *u, uint32_t sum_block, uint
 		return 0;
 	}
 	if (!rc)
-		cfs_seg_sealed(st, u->seg, sum_block - CFS_DISK_SEG_HDR_BLOCKS, sum_block, sum_blocks);
+		cfs_seg_sealed(st, u->seg, u->sum_block - CFS_DISK_SEG_HDR_BLOCKS, u->sum_block,
+			       u->sum_blocks);
 out:
 	cfs_oseg_drop(os);
 	free(tmp);
 	return rc;
 }
 
-/* one data segment. Sealed: to the index. Else: records to the index, adopted in a second pass */
-static int load_data(struct opening *o, uint32_t seg, bool adopting)
+/* one data segment: its records go to the index; what is not sealed is remembered, to be adopted */
+static int load_data(struct opening *o, uint32_t seg)
 {
 	struct cfs_store *st = o->st;
 	struct cfs_seg_id id = cfs_seg_ident(st, seg);
 	struct unsealed u = { .seg = seg, .head = CFS_DISK_SEG_HDR_BLOCKS };
 	struct cfs_disk_foot foot = { 0 };
-	uint32_t sum_blocks = 0, sum_block = 0;
-	bool has_sum, sealed, foot_sealed;
+	bool has_sum, foot_sealed;
 	int rc;
 
 	cfs_scan_segment(&o->sc, cfs_seg_off(st, seg, 0), st->seg_blocks);
-	rc = cfs_scan_summary(&o->sc, &id, seg, &foot, &u.ents, &u.n, &sum_blocks);
+	rc = cfs_scan_summary(&o->sc, &id, seg, &foot, &u.ents, &u.n, &u.sum_blocks);
 	has_sum = !rc;
+	foot_sealed = cfs_le16_to_cpu(foot.flags) & CFS_FOOT_SEALED;
 	if (rc && rc != -ENOENT)
 		goto out;
-	u.cap = u.n;
-	foot_sealed = cfs_le16_to_cpu(foot.flags) & CFS_FOOT_SEALED;
-	sealed = has_sum && foot_sealed;
-	if (has_sum) {
-		sum_block = cfs_le32_to_cpu(foot.sum_block);
-		u.head = sum_block + sum_blocks;
-	}
 	rc = 0;
-	if (!sealed && !(has_sum && o->clean))
-		rc = scan_rest(o, &u, has_sum ? u.head : CFS_DISK_SEG_HDR_BLOCKS, foot_sealed, adopting);
-	if (rc)
-		goto out;
-	if (sealed)
-		cfs_seg_sealed(st, seg, sum_block - CFS_DISK_SEG_HDR_BLOCKS, sum_block, sum_blocks);
-	if (adopting) {
-		rc = adopt(o, &u, sum_block, sum_blocks, has_sum && o->clean);
-		goto out;
+	if (has_sum) {
+		u.cap = u.n;
+		u.sum_block = cfs_le32_to_cpu(foot.sum_block);
+		u.head = u.sum_block + u.sum_blocks;
+		u.fresh = o->clean;
 	}
+	if (has_sum && foot_sealed)
+		cfs_seg_sealed(st, seg, u.sum_block - CFS_DISK_SEG_HDR_BLOCKS, u.sum_block,
+			       u.sum_blocks);
+	else if (!u.fresh)
+		rc = scan_rest(o, &u, u.head, foot_sealed);
 	for (uint32_t i = 0; i < u.n && !rc; i++)
 		rc = add_ent(o, seg, &u.ents[i]);
-	if (!rc && !sealed) {
-		if (o->n_unsealed == o->cap_unsealed) {
-			uint32_t cap = o->cap_unsealed ? o->cap_unsealed * 2 : 16;
-			uint32_t *p = realloc(o->unsealed, cap * sizeof(*p));
+	if (rc || (has_sum && foot_sealed))
+		goto out;
+	if (o->n_unsealed == o->cap_unsealed) {
+		uint32_t cap = o->cap_unsealed ? o->cap_unsealed * 2 : 16;
+		struct unsealed *p = realloc(o->unsealed, cap * sizeof(*p));
 
-			if (!p) {
-				rc = -ENOMEM;
-				goto out;
-			}
-			o->unsealed = p;
-			o->cap_unsealed = cap;
+		if (!p) {
+			rc = -ENOMEM;
+			goto out;
 		}
-		o->unsealed[o->n_unsealed++] = seg;
+		o->unsealed = p;
+		o->cap_unsealed = cap;
 	}
+	o->unsealed[o->n_unsealed++] = u;
+	u.ents = NULL;
 out:
 	free(u.ents);
 	if (rc)
-		snprintf(o->errbuf, o->errlen, "recovering data segment %u at device offset %llu failed: %s", seg,
+		snprintf(o->errbuf, o->errlen,
+			 "recovering data segment %u at device offset %llu failed: %s", seg,
 			 (unsigned long long)cfs_seg_off(st, seg, 0), strerror(-rc));
 	return rc;
 }
 
-/* ---- the calls ------------------------------------------------------------------------------------- */
+/* ---- the calls -------------------------------------------------------------------------- */
 
 static void open_flushed(struct cfs_dev_req *req)
 {
@@ -397,7 +428,8 @@ static void open_flushed(struct cfs_dev_req *req)
 
 	cfs_store_submitted(st);
 	if (req->result < 0) {
-		cfs_err("store: flush failed: %s; no more writes are accepted", strerror((int)-req->result));
+		cfs_err("store: flush failed: %s; no more writes are accepted",
+			strerror((int)-req->result));
 		st->failed = true;
 		return;
 	}
@@ -440,7 +472,8 @@ static int store_setup(struct cfs_store *st, uint64_t reserve_bytes)
 		uint64_t n = (reserve_bytes + st->seg_bytes - 1) / st->seg_bytes;
 
 		n = cfs_max(n, (uint64_t)CFS_RESERVE_MIN);
-		st->reserve = (uint32_t)cfs_min(n, (uint64_t)cfs_max(st->n_segs / 2, CFS_RESERVE_MIN));
+		st->reserve =
+			(uint32_t)cfs_min(n, (uint64_t)cfs_max(st->n_segs / 2, CFS_RESERVE_MIN));
 	}
 	cfs_list_init(&st->journals);
 	cfs_list_init(&st->later);
@@ -469,16 +502,24 @@ static int recover(struct opening *o)
 
 	for (uint32_t i = 0; i < st->n_segs && !rc; i++)
 		if (st->segs[i].state == CFS_SS_OPEN)
-			rc = load_data(o, i, false);
+			rc = load_data(o, i);
 	if (!rc)
 		apply_tombs(o);
-	/* after all are indexed: only now is it known which hold stale copies, and which tombstones matter */
-	for (uint32_t i = 0; i < o->n_unsealed && !rc; i++)
-		rc = load_data(o, o->unsealed[i], true);
+	/*
+	 * after all are indexed: only now is it known which hold stale copies, and which
+	 * tombstones matter
+	 */
+	for (uint32_t i = 0; i < o->n_unsealed && !rc; i++) {
+		rc = adopt(o, &o->unsealed[i]);
+		if (rc)
+			snprintf(o->errbuf, o->errlen, "taking up data segment %u failed: %s",
+				 o->unsealed[i].seg, strerror(-rc));
+	}
 	return rc;
 }
 
-int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_store, char *errbuf, size_t errlen)
+int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_store, char *errbuf,
+		   size_t errlen)
 {
 	uint64_t start_ns = cfs_clock_boot_ns(p->clock);
 	struct opening o = { .errbuf = errbuf, .errlen = errlen };
@@ -495,8 +536,10 @@ int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_stor
 	if (rc)
 		goto out;
 	if (st->sb.ro_compat || st->dev->info.flags & CFS_DEV_F_READONLY) {
-		snprintf(errbuf, errlen, st->sb.ro_compat ? "features %llx of a newer version forbid writing" :
-			 "the device is read-only", (unsigned long long)cfs_le64_to_cpu(st->sb.ro_compat));
+		snprintf(errbuf, errlen,
+			 st->sb.ro_compat ? "features %llx of a newer version forbid writing" :
+					    "the device is read-only",
+			 (unsigned long long)cfs_le64_to_cpu(st->sb.ro_compat));
 		rc = st->sb.ro_compat ? -EPROTONOSUPPORT : -EROFS;
 		goto out;
 	}
@@ -541,6 +584,8 @@ int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_stor
 	st = NULL;
 out:
 	free(o.tombs);
+	for (uint32_t i = 0; i < o.n_unsealed; i++)
+		free(o.unsealed[i].ents);
 	free(o.unsealed);
 	free(o.block);
 	cfs_scan_exit(&o.sc);
@@ -570,8 +615,10 @@ static int close_clean(struct cfs_store *st)
 			continue;
 		CFS_ASSERT(cfs_list_empty(&os->flight));
 		/* room for this summary and a later one, or it ends here */
-		rc = cfs_oseg_write_summary_sync(st, os, os->want_seal ||
-						 !cfs_oseg_room(st, os, cfs_sum_blocks(os->n_ents) + 8, 64));
+		rc = cfs_oseg_write_summary_sync(
+			st, os,
+			os->want_seal ||
+				!cfs_oseg_room(st, os, cfs_sum_blocks(os->n_ents) + 8, 64));
 	}
 	if (rc)
 		return rc;
@@ -599,7 +646,8 @@ void cfs_store_close(struct cfs_store *st, bool clean)
 
 void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
 {
-	uint32_t usable = st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS - cfs_obj_blocks(st->obj_max) / 2;
+	uint32_t usable =
+		st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS - cfs_obj_blocks(st->obj_max) / 2;
 	uint64_t used = st->used, room = 0, free_blocks, lack;
 	const struct cfs_oseg *os = st->open[CFS_OS_USER];
 	uint32_t data_segs = st->n_segs - st->reserve - st->n_journal - st->n_pool, avail;
@@ -634,7 +682,8 @@ void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
 	ret->open_ns = st->open_ns;
 }
 
-int cfs_store_list(struct cfs_store *st, uint64_t *cursor, struct cfs_oid *oids, uint32_t *lens, uint32_t max)
+int cfs_store_list(struct cfs_store *st, uint64_t *cursor, struct cfs_oid *oids, uint32_t *lens,
+		   uint32_t max)
 {
 	return cfs_index_list(st->index, cursor, oids, lens, max);
 }

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pool.c - journal segments made ready in the background: zero-filled once, so that appending overwrites
- * blocks that a file system below has allocated, and need not touch its own journal. State: st->pool.
+ * pool.c - journal segments made ready in the background: zero-filled once, so that appending
+ * overwrites blocks that a file system below has allocated, and need not touch its own journal.
+ * State: st->pool.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "server/store/store_i.h"
 
-#define STEP_NS	(3 * CFS_NSEC_PER_MSEC)		/* between steps of 1 MiB: at most 350 MB/s */
-#define ZEROS	65536u
+#define STEP_NS (3 * CFS_NSEC_PER_MSEC) /* between steps of 1 MiB: at most 350 MB/s */
+#define ZEROS 65536u
 
 static void fill_step(struct cfs_store *st);
 
@@ -90,8 +91,12 @@ static void fill_step(struct cfs_store *st)
 		bytes += len;
 	}
 	p->req = (struct cfs_dev_req){
-		.op = CFS_DEV_WRITE, .offset = cfs_seg_off(st, p->seg, p->block), .iov = p->iov, .iovcnt = n,
-		.len = bytes, .done = filled,
+		.op = CFS_DEV_WRITE,
+		.offset = cfs_seg_off(st, p->seg, p->block),
+		.iov = p->iov,
+		.iovcnt = n,
+		.len = bytes,
+		.done = filled,
 	};
 	cfs_store_submit(st, &p->req);
 }
@@ -100,7 +105,8 @@ void cfs_pool_want(struct cfs_store *st)
 {
 	struct cfs_pool *p = &st->pool;
 
-	if (p->busy || st->stopping || st->failed || st->n_pool || cfs_seg_alloc(st, CFS_ALLOC_FILL, &p->seg))
+	if (p->busy || st->stopping || st->failed || st->n_pool ||
+	    cfs_seg_alloc(st, CFS_ALLOC_FILL, &p->seg))
 		return;
 	p->busy = true;
 	p->block = CFS_DISK_SEG_HDR_BLOCKS;

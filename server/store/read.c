@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * read.c - reading objects, whole crc blocks, verified. Buffers come from three pools of bounded size; who
- * finds them empty waits in line. State: st->rclass.
+ * read.c - reading objects, whole crc blocks, verified. Buffers come from three pools of bounded
+ * size; who finds them empty waits in line. State: st->rclass.
  *
- * A buffer is one block for the record's header, then the data. A read from the object's start is one
- * device request; one from further on is two, side by side.
+ * A buffer is one block for the record's header, then the data. A read from the object's start
+ * is one device request; one from further on is two, side by side.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -25,8 +25,12 @@ struct cfs_rbuf {
 	uint8_t *buf;
 };
 
-static const struct { uint32_t size, max; } classes[CFS_RCLASSES] = {
-	{ CFS_CRC_BLOCK, 64 }, { 1u << 20, 16 }, { CFS_OBJECT_MAX, 8 },
+static const struct {
+	uint32_t size, max;
+} classes[CFS_RCLASSES] = {
+	{ CFS_CRC_BLOCK, 64 },
+	{ 1u << 20, 16 },
+	{ CFS_OBJECT_MAX, 8 },
 };
 
 struct rpriv {
@@ -64,15 +68,18 @@ void cfs_read_exit(struct cfs_store *st)
 	}
 }
 
-void cfs_rot_report(struct cfs_store *st, const struct cfs_oid *oid, const struct cfs_loc *loc, int crc_block)
+void cfs_rot_report(struct cfs_store *st, const struct cfs_oid *oid, const struct cfs_loc *loc,
+		    int crc_block)
 {
 	uint64_t off = cfs_seg_off(st, loc->seg, loc->block);
 
 	st->checksum_errors++;
 	if (crc_block >= 0)
 		off += BLK + (uint64_t)crc_block * CFS_CRC_BLOCK;
-	cfs_err("store: object %llx.%llx is damaged: %s does not match its checksum (segment %u, device offset %llu)",
-		(unsigned long long)cfs_le64_to_cpu(oid->owner), (unsigned long long)cfs_le64_to_cpu(oid->seq),
+	cfs_err("store: object %llx.%llx is damaged: %s does not match its "
+		"checksum (segment %u, device offset %llu)",
+		(unsigned long long)cfs_le64_to_cpu(oid->owner),
+		(unsigned long long)cfs_le64_to_cpu(oid->seq),
 		crc_block >= 0 ? "data" : "its header", loc->seg, (unsigned long long)off);
 }
 
@@ -148,7 +155,8 @@ static int verify(struct cfs_rjob *job)
 	int bad = -1;
 
 	if (!cfs_rec_check(rec, &id, job->loc.block) || rec->type != CFS_REC_OBJECT ||
-	    !cfs_oid_eq(&cfs_rec_obj(rec)->oid, &job->oid) || cfs_le32_to_cpu(rec->body_len) != job->loc.len)
+	    !cfs_oid_eq(&cfs_rec_obj(rec)->oid, &job->oid) ||
+	    cfs_le32_to_cpu(rec->body_len) != job->loc.len)
 		goto rot;
 	bad = cfs_obj_data_check(rec, rb->buf + BLK, job->off, job->end - job->off);
 	if (bad < 0)
@@ -169,8 +177,8 @@ static void part_done(struct cfs_rbuf *rb, const struct cfs_dev_req *req)
 		rb->err = (int)req->result;
 		cfs_err("store: reading object %llx.%llx failed at device offset %llu: %s",
 			(unsigned long long)cfs_le64_to_cpu(job->oid.owner),
-			(unsigned long long)cfs_le64_to_cpu(job->oid.seq), (unsigned long long)req->offset,
-			strerror(-rb->err));
+			(unsigned long long)cfs_le64_to_cpu(job->oid.seq),
+			(unsigned long long)req->offset, strerror(-rb->err));
 	}
 	if (--rb->pending)
 		return;
@@ -198,8 +206,11 @@ static void send_part(struct cfs_rjob *job, int i, uint32_t skip, uint64_t at, u
 
 	rb->iov[i] = (struct iovec){ rb->buf + skip, (size_t)blocks * BLK };
 	rb->req[i] = (struct cfs_dev_req){
-		.op = CFS_DEV_READ, .offset = cfs_seg_off(job->st, job->loc.seg, job->loc.block) + at,
-		.iov = &rb->iov[i], .iovcnt = 1, .len = rb->iov[i].iov_len,
+		.op = CFS_DEV_READ,
+		.offset = cfs_seg_off(job->st, job->loc.seg, job->loc.block) + at,
+		.iov = &rb->iov[i],
+		.iovcnt = 1,
+		.len = rb->iov[i].iov_len,
 		.done = i ? part1_done : part0_done,
 	};
 	cfs_store_submit(job->st, &rb->req[i]);
@@ -232,7 +243,7 @@ static void start(struct cfs_rjob *job)
 	rb = rbuf_take(&st->rclass[i]);
 	if (!rb) {
 		if (!st->rclass[i].n)
-			fail_later(job, -ENOMEM);	/* nobody holds one: none would ever come back */
+			fail_later(job, -ENOMEM); /* nobody holds one: none would ever come back */
 		else
 			cfs_list_add_tail(&st->rclass[i].queue, &job->node);
 		return;
@@ -260,12 +271,13 @@ void cfs_rjob_start(struct cfs_rjob *job)
 	start(job);
 }
 
-/* ---- the call ----------------------------------------------------------------------------- */
+/* ---- the call --------------------------------------------------------------------------- */
 
 static void read_done(struct cfs_rjob *job, int err)
 {
 	struct rpriv *p = cfs_container_of(job, struct rpriv, job);
-	struct cfs_store_read *r = cfs_container_of((uint64_t *)(void *)p, struct cfs_store_read, priv);
+	struct cfs_store_read *r =
+		cfs_container_of((uint64_t *)(void *)p, struct cfs_store_read, priv);
 
 	if (!err) {
 		const struct cfs_disk_rec *rec = cfs_rjob_header(job);
@@ -277,7 +289,7 @@ static void read_done(struct cfs_rjob *job, int err)
 		r->ret_off = job->off;
 		r->ret_len = job->end - job->off;
 		r->obj_len = job->loc.len;
-		for (uint32_t i = 0; i < n; i++)	/* in place, to host order */
+		for (uint32_t i = 0; i < n; i++) /* in place, to host order */
 			crcs[i] = cfs_le32_to_cpu(crcs[i]);
 		r->crcs = crcs + job->off / CFS_CRC_BLOCK;
 		r->n_crcs = cfs_crcs_of(r->ret_len);
@@ -288,7 +300,8 @@ static void read_done(struct cfs_rjob *job, int err)
 static void run_invalid(struct cfs_defer *d)
 {
 	struct rpriv *p = cfs_container_of(d, struct rpriv, defer);
-	struct cfs_store_read *r = cfs_container_of((uint64_t *)(void *)p, struct cfs_store_read, priv);
+	struct cfs_store_read *r =
+		cfs_container_of((uint64_t *)(void *)p, struct cfs_store_read, priv);
 
 	r->done(r, -EINVAL);
 }
@@ -306,8 +319,11 @@ void cfs_store_read(struct cfs_store *st, struct cfs_store_read *r)
 		cfs_store_later(st, &p->defer);
 		return;
 	}
-	p->job = (struct cfs_rjob){ .st = st, .oid = r->oid, .off = r->off,
-				    .end = r->off + cfs_min(r->len, CFS_OBJECT_MAX - r->off), .done = read_done };
+	p->job = (struct cfs_rjob){ .st = st,
+				    .oid = r->oid,
+				    .off = r->off,
+				    .end = r->off + cfs_min(r->len, CFS_OBJECT_MAX - r->off),
+				    .done = read_done };
 	cfs_rjob_start(&p->job);
 }
 

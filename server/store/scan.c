@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* scan.c - reading the records of a segment, blocking, at start-up and for checks. State: the caller's. */
+/*
+ * scan.c - reading the records of a segment, blocking, at start-up and for checks. State: the
+ * caller's.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +10,7 @@
 #include "base/crc32c.h"
 #include "server/store/store_i.h"
 
-#define WINDOW	(1u << 20)	/* bytes read ahead, at least */
+#define WINDOW (1u << 20) /* bytes read ahead, at least */
 
 int cfs_scan_init(struct cfs_scan *sc, struct cfs_dev *dev)
 {
@@ -43,10 +46,12 @@ const void *cfs_scan_get(struct cfs_scan *sc, uint32_t block, uint32_t blocks)
 		n = cfs_min(n, sc->seg_blocks - block);
 		sc->at = block;
 		sc->n = 0;
-		sc->err = sc->dev->ops->read_sync(sc->dev, sc->base + (uint64_t)block * BLK, sc->buf, n * BLK);
-		if (sc->err && n > blocks) {	/* perhaps only what we need not have is unreadable */
+		sc->err = sc->dev->ops->read_sync(sc->dev, sc->base + (uint64_t)block * BLK,
+						  sc->buf, n * BLK);
+		if (sc->err && n > blocks) { /* perhaps only what we need not have is unreadable */
 			n = blocks;
-			sc->err = sc->dev->ops->read_sync(sc->dev, sc->base + (uint64_t)block * BLK, sc->buf, n * BLK);
+			sc->err = sc->dev->ops->read_sync(sc->dev, sc->base + (uint64_t)block * BLK,
+							  sc->buf, n * BLK);
 		}
 		if (sc->err)
 			return NULL;
@@ -73,7 +78,8 @@ static int list_add(struct cfs_scan_list *list, const struct cfs_scan_rec *rec)
 /* a summary of a segment full of tombstones may be longer than the window */
 static bool summary_ok(struct cfs_scan *sc, const struct cfs_disk_rec *rec, uint32_t at)
 {
-	uint32_t blocks = cfs_le32_to_cpu(rec->blocks), want = cfs_le32_to_cpu(rec->body_crc), crc = 0;
+	uint32_t blocks = cfs_le32_to_cpu(rec->blocks), want = cfs_le32_to_cpu(rec->body_crc),
+		 crc = 0;
 	uint64_t left = cfs_le32_to_cpu(rec->body_len);
 
 	for (uint32_t i = 0; i < blocks; i += WINDOW / BLK) {
@@ -89,7 +95,8 @@ static bool summary_ok(struct cfs_scan *sc, const struct cfs_disk_rec *rec, uint
 	return crc == want;
 }
 
-int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from, struct cfs_scan_list *list)
+int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from,
+		  struct cfs_scan_list *list)
 {
 	for (uint32_t at = from; at < id->seg_blocks - 1;) {
 		const struct cfs_disk_rec *rec = cfs_scan_get(sc, at, 1);
@@ -118,7 +125,8 @@ int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t fro
 	return 0;
 }
 
-bool cfs_ent_ok(const struct cfs_disk_ent *ent, uint32_t n_segs, uint32_t seg_blocks, uint32_t segment)
+bool cfs_ent_ok(const struct cfs_disk_ent *ent, uint32_t n_segs, uint32_t seg_blocks,
+		uint32_t segment)
 {
 	uint32_t seg = cfs_le32_to_cpu(ent->segment), block = cfs_le32_to_cpu(ent->block);
 	uint32_t len = cfs_le32_to_cpu(ent->len);
@@ -131,8 +139,9 @@ bool cfs_ent_ok(const struct cfs_disk_ent *ent, uint32_t n_segs, uint32_t seg_bl
 	       cfs_obj_blocks(len) <= seg_blocks - block;
 }
 
-int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment, struct cfs_disk_foot *ret_foot,
-		     struct cfs_disk_ent **ret_ents, uint32_t *ret_n, uint32_t *ret_sum_blocks)
+int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment,
+		     struct cfs_disk_foot *ret_foot, struct cfs_disk_ent **ret_ents,
+		     uint32_t *ret_n, uint32_t *ret_sum_blocks)
 {
 	const struct cfs_disk_foot *foot = cfs_scan_get(sc, id->seg_blocks - 1, 1);
 	const struct cfs_disk_rec *hdr;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * seg.c - the segment table: who gets a free segment, headers, live and dead space, tombstone homes; and
- * the two ways into the future: deferred calls and device requests. State: st->segs, st->later.
+ * seg.c - the segment table: who gets a free segment, headers, live and dead space, tombstone
+ * homes; and the two ways into the future: deferred calls and device requests. State: st->segs,
+ * st->later.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 #include "base/log.h"
 #include "server/store/store_i.h"
 
-/* ---- deferred calls, device requests --------------------------------------------------- */
+/* ---- deferred calls, device requests ---------------------------------------------------- */
 
 static void arm_later(struct cfs_store *st)
 {
@@ -92,13 +93,17 @@ void cfs_store_kick(struct cfs_store *st)
 	cfs_clean_kick(st);
 }
 
-/* ---- space --------------------------------------------------------------------------------- */
+/* ---- space ------------------------------------------------------------------------------ */
 
 uint32_t cfs_seg_available(const struct cfs_store *st, enum cfs_alloc who)
 {
-	static const uint32_t keep[] = { [CFS_ALLOC_JOURNAL] = 3, [CFS_ALLOC_TOMB] = 2, [CFS_ALLOC_SNAPSHOT] = 1,
+	static const uint32_t keep[] = { [CFS_ALLOC_JOURNAL] = 3,
+					 [CFS_ALLOC_TOMB] = 2,
+					 [CFS_ALLOC_SNAPSHOT] = 1,
 					 [CFS_ALLOC_CLEAN] = 0 };
-	uint32_t left = who == CFS_ALLOC_FILL ? st->reserve + 1 : who == CFS_ALLOC_USER ? st->reserve : keep[who];
+	uint32_t left = who == CFS_ALLOC_FILL ? st->reserve + 1 :
+			who == CFS_ALLOC_USER ? st->reserve :
+						keep[who];
 
 	return st->n_free > left ? st->n_free - left : 0;
 }
@@ -140,7 +145,8 @@ int cfs_seg_alloc(struct cfs_store *st, enum cfs_alloc who, uint32_t *ret_seg)
 uint32_t cfs_seg_dead(const struct cfs_store *st, const struct cfs_seg *s)
 {
 	/* a tombstone costs its own bytes and a line in the summary, wherever it lives */
-	uint64_t kept = s->live + cfs_blocks_of((uint64_t)s->tombs * 2 * sizeof(struct cfs_disk_ent));
+	uint64_t kept =
+		s->live + cfs_blocks_of((uint64_t)s->tombs * 2 * sizeof(struct cfs_disk_ent));
 
 	(void)st;
 	return s->used > kept ? s->used - (uint32_t)kept : 0;
@@ -149,7 +155,9 @@ uint32_t cfs_seg_dead(const struct cfs_store *st, const struct cfs_seg *s)
 /* what cleaning would give back: less than a sixteenth is not worth the copying */
 static uint32_t seg_reclaim(const struct cfs_store *st, const struct cfs_seg *s)
 {
-	uint32_t dead = s->state == CFS_SS_SEALED && s->sum_block && !cfs_seg_kept(s) ? cfs_seg_dead(st, s) : 0;
+	uint32_t dead = s->state == CFS_SS_SEALED && s->sum_block && !cfs_seg_kept(s) ?
+				cfs_seg_dead(st, s) :
+				0;
 
 	return dead >= st->seg_blocks / 16 ? dead : 0;
 }
@@ -178,7 +186,8 @@ void cfs_seg_keep(struct cfs_store *st, uint32_t seg, bool for_good)
 	st->reclaim += seg_reclaim(st, s);
 }
 
-void cfs_seg_sealed(struct cfs_store *st, uint32_t seg, uint32_t used, uint32_t sum_block, uint32_t sum_blocks)
+void cfs_seg_sealed(struct cfs_store *st, uint32_t seg, uint32_t used, uint32_t sum_block,
+		    uint32_t sum_blocks)
 {
 	struct cfs_seg *s = &st->segs[seg];
 
@@ -229,7 +238,7 @@ void cfs_seg_release(struct cfs_store *st, uint32_t seg)
 	s->n_homes = s->cap_homes = 0;
 }
 
-/* ---- tombstones --------------------------------------------------------------------------------- */
+/* ---- tombstones ------------------------------------------------------------------------- */
 
 bool cfs_tomb_needed(const struct cfs_store *st, const struct cfs_disk_ent *ent)
 {
@@ -255,10 +264,12 @@ void cfs_tomb_add(struct cfs_store *st, uint32_t home, const struct cfs_disk_ent
 	if (!h) {
 		if (s->n_homes == s->cap_homes) {
 			uint32_t cap = s->cap_homes ? s->cap_homes * 2u : 2;
-			struct cfs_seg_home *p = cap <= UINT16_MAX ? realloc(s->homes, cap * sizeof(*p)) : NULL;
+			struct cfs_seg_home *p =
+				cap <= UINT16_MAX ? realloc(s->homes, cap * sizeof(*p)) : NULL;
 
 			if (!p) {
-				seg_tombs(st, home, 1);	/* for good: the home is never freed unread */
+				seg_tombs(st, home,
+					  1); /* for good: the home is never freed unread */
 				return;
 			}
 			s->homes = p;
@@ -277,7 +288,7 @@ void cfs_object_forget(struct cfs_store *st, const struct cfs_oid *oid, const st
 	cfs_seg_live(st, loc->seg, -(int64_t)cfs_obj_blocks(loc->len));
 }
 
-/* ---- headers --------------------------------------------------------------------------------------- */
+/* ---- headers ---------------------------------------------------------------------------- */
 
 void cfs_seg_hdr_fill(struct cfs_store *st, uint32_t seg, enum cfs_seg_type type, void *buf)
 {
@@ -305,12 +316,13 @@ static void hdr_written(struct cfs_dev_req *req)
 
 	cfs_store_submitted(io->st);
 	if (err)
-		cfs_err("store: writing the header of segment %u failed: %s", io->seg, strerror(-err));
+		cfs_err("store: writing the header of segment %u failed: %s", io->seg,
+			strerror(-err));
 	io->done(io, err);
 }
 
-void cfs_seg_hdr_write(struct cfs_store *st, struct cfs_seg_io *io, uint32_t seg, enum cfs_seg_type type,
-		       void (*done)(struct cfs_seg_io *io, int err))
+void cfs_seg_hdr_write(struct cfs_store *st, struct cfs_seg_io *io, uint32_t seg,
+		       enum cfs_seg_type type, void (*done)(struct cfs_seg_io *io, int err))
 {
 	cfs_seg_hdr_fill(st, seg, type, io->buf);
 	io->st = st;
@@ -318,8 +330,13 @@ void cfs_seg_hdr_write(struct cfs_store *st, struct cfs_seg_io *io, uint32_t seg
 	io->done = done;
 	io->iov = (struct iovec){ io->buf, CFS_DISK_SEG_HDR_BLOCKS * BLK };
 	io->req = (struct cfs_dev_req){
-		.op = CFS_DEV_WRITE, .flags = CFS_DEV_DURABLE, .offset = cfs_seg_off(st, seg, 0),
-		.iov = &io->iov, .iovcnt = 1, .len = io->iov.iov_len, .done = hdr_written,
+		.op = CFS_DEV_WRITE,
+		.flags = CFS_DEV_DURABLE,
+		.offset = cfs_seg_off(st, seg, 0),
+		.iov = &io->iov,
+		.iovcnt = 1,
+		.len = io->iov.iov_len,
+		.done = hdr_written,
 	};
 	cfs_store_submit(st, &io->req);
 }
@@ -332,7 +349,8 @@ int cfs_seg_hdr_write_sync(struct cfs_store *st, uint32_t seg, enum cfs_seg_type
 	if (!buf)
 		return -ENOMEM;
 	cfs_seg_hdr_fill(st, seg, type, buf);
-	rc = st->dev->ops->write_sync(st->dev, cfs_seg_off(st, seg, 0), buf, CFS_DISK_SEG_HDR_BLOCKS * BLK);
+	rc = st->dev->ops->write_sync(st->dev, cfs_seg_off(st, seg, 0), buf,
+				      CFS_DISK_SEG_HDR_BLOCKS * BLK);
 	free(buf);
 	return rc;
 }

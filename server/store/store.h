@@ -20,18 +20,24 @@ struct cfs_journal;
 struct cfs_store_params {
 	struct cfs_dev *dev;		/* borrowed until close */
 	struct cfs_clock *clock;
-	uint64_t reserve_bytes;		/* kept free for cleaning, journal and deletion; 0: default */
+	/* kept free for cleaning, journal and deletion; 0: default */
+	uint64_t reserve_bytes;
 };
 
 struct cfs_format_params {
 	uint8_t cluster[16];		/* uuid */
 	uint32_t target_id;
 	uint64_t label_time_ns;		/* creation time, realtime */
-	uint32_t segment_bytes;		/* power of two, 1 MiB to 64 MiB; 0: by the size of the device */
+	/* power of two, 1 MiB to 64 MiB; 0: by the size of the device */
+	uint32_t segment_bytes;
 };
 
-/** cfs_store_format() - write superblocks and the first journal segments. Blocking; offline only. */
-int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, char *errbuf, size_t errlen);
+/**
+ * cfs_store_format() - write superblocks and the first journal segment. Blocking; offline only.
+ * Segments smaller than 8 MiB (devices below 130 MiB) hold objects of at most half a segment.
+ */
+int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, char *errbuf,
+		     size_t errlen);
 
 /**
  * cfs_store_open() - read superblock, segment summaries and index checkpoint; blocking (start-up).
@@ -42,14 +48,14 @@ int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, cha
 int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_store,
 		   char *errbuf, size_t errlen);
 /**
- * cfs_store_stop() - end background work; fn(arg) runs once no device request is left. Callers' requests
- * must have been completed; new ones fail with -ESHUTDOWN.
+ * cfs_store_stop() - end background work; fn(arg) runs once no device request is left. Callers'
+ * requests must have been completed; new ones fail with -ESHUTDOWN.
  */
 void cfs_store_stop(struct cfs_store *store, void (*fn)(void *arg), void *arg);
 /**
- * cfs_store_close() - release. @clean: only after cfs_store_stop() has finished; writes summaries, so that
- * the next start is quick. Otherwise as if killed: the device must not complete anything afterwards.
- * Journals are closed before.
+ * cfs_store_close() - release. @clean: only after cfs_store_stop() has finished; writes
+ * summaries, so that the next start is quick. Otherwise as if killed: the device must not
+ * complete anything afterwards. Journals are closed before.
  */
 void cfs_store_close(struct cfs_store *store, bool clean);
 
@@ -69,15 +75,19 @@ struct cfs_store_stat {
 };
 void cfs_store_stat(struct cfs_store *store, struct cfs_store_stat *ret_stat);
 
-/* ---- objects ------------------------------------------------------------------ */
+/* ---- objects ---------------------------------------------------------------------------- */
 struct cfs_store_write {
 	struct cfs_oid oid;
-	const void *data;		/* 4096-byte aligned, readable up to the next multiple of 4096 */
+	/* 4096-byte aligned, readable up to the next multiple of 4096 */
+	const void *data;
 	uint32_t len;
 	uint32_t n_crcs;
 	const uint32_t *crcs;		/* host order, verified against data before it is written */
-	void (*done)(struct cfs_store_write *w, int err);	/* 0: durable. -ENOSPC, -EEXIST (same
-								 * oid and same crcs counts as 0), -EBADMSG (crc), -EIO */
+	/*
+	 * 0: durable (the same oid with the same crcs again counts as 0). -ENOSPC, -EEXIST (other
+	 * content), -EBADMSG (crcs do not match data), -EFBIG (see cfs_store_format()), -EIO
+	 */
+	void (*done)(struct cfs_store_write *w, int err);
 	void *user;
 	uint64_t priv[24];
 };
@@ -86,7 +96,8 @@ void cfs_store_write(struct cfs_store *store, struct cfs_store_write *w);
 struct cfs_store_read {
 	struct cfs_oid oid;
 	uint32_t off, len;
-	void (*done)(struct cfs_store_read *r, int err);	/* -ENOENT no such object, -EBADMSG rot */
+	/* -ENOENT no such object, -EBADMSG rot */
+	void (*done)(struct cfs_store_read *r, int err);
 	void *user;
 	/* results: whole crc blocks; data is the store's until cfs_store_read_release() */
 	const void *data;
@@ -101,7 +112,8 @@ void cfs_store_read_release(struct cfs_store *store, struct cfs_store_read *r);
 struct cfs_store_delete {
 	const struct cfs_oid *oids;	/* caller's until done */
 	uint32_t n;
-	void (*done)(struct cfs_store_delete *d, int err);	/* 0: durable; absent oids are fine */
+	/* 0: durable; absent oids are fine */
+	void (*done)(struct cfs_store_delete *d, int err);
 	void *user;
 	uint64_t priv[16];
 };
@@ -111,7 +123,7 @@ void cfs_store_delete(struct cfs_store *store, struct cfs_store_delete *d);
 int cfs_store_list(struct cfs_store *store, uint64_t *cursor, struct cfs_oid *oids, uint32_t *lens,
 		   uint32_t max);
 
-/* ---- offline check --------------------------------------------------------------- */
+/* ---- offline check ---------------------------------------------------------------------- */
 struct cfs_store_finding {
 	bool error;		/* else: worth knowing (a write that a crash cut off) */
 	uint32_t segment;	/* UINT32_MAX: superblock, vote slots */
@@ -123,14 +135,15 @@ struct cfs_store_checked {
 	uint64_t errors, bad_objects;
 };
 /**
- * cfs_store_check() - verify every header, summary, record and object content of a target that is not
- * open. Reads only. Findings go to report(). Return: 0 also when there were findings (see
+ * cfs_store_check() - verify every header, summary, record and object content of a target that
+ * is not open. Reads only. Findings go to report(). Return: 0 also when there were findings (see
  * ret->errors), -errno when it could not check: as cfs_store_open().
  */
-int cfs_store_check(struct cfs_dev *dev, void (*report)(void *arg, const struct cfs_store_finding *f), void *arg,
+int cfs_store_check(struct cfs_dev *dev,
+		    void (*report)(void *arg, const struct cfs_store_finding *f), void *arg,
 		    struct cfs_store_checked *ret, char *errbuf, size_t errlen);
 
-/* ---- the journal of one Raft group ---------------------------------------------- */
+/* ---- the journal of one Raft group ------------------------------------------------------ */
 /*
  * Entries are (index, term, kind, bytes). Appends are batched by the caller: one append is one
  * device write, durable when done. Indexes are contiguous; truncation from an index upwards

@@ -2,12 +2,17 @@
 /*
  * store_i.h - what the files of a store share. One thread owns a store and everything here.
  *
- * super.c    format, superblock, vote slots      seg.c      segment table, space, headers, accounting
- * open.c     recovery, close                     data.c     open data segments, batches, shared flushes
- * scan.c     reading records at start-up         write.c read.c delete.c   the object calls
- * clean.c    the cleaner                         pool.c     zero-filling of journal segments
- * journal.c  appending                           jload.c    reading a journal back
- * check.c    offline check                       index.c    oid -> place        codec.c  encodings
+ *   super.c    format, superblock, vote slots
+ *   seg.c      segment table: space, headers, accounting; deferred calls, device requests
+ *   open.c     recovery, close, statistics
+ *   scan.c     reading records at start-up
+ *   data.c     open data segments, batches, shared flushes
+ *   write.c read.c delete.c   the object calls
+ *   clean.c    the cleaner
+ *   pool.c     zero-filling of journal segments
+ *   journal.c  appending to a journal; jload.c  reading it back
+ *   check.c    offline check
+ *   index.c    oid -> place; codec.c  encodings
  */
 #ifndef CFS_SERVER_STORE_STORE_I_H
 #define CFS_SERVER_STORE_STORE_I_H
@@ -19,7 +24,8 @@
 
 #define BLK			CFS_DISK_BLOCK
 #define CFS_OSEGS		8u		/* open and sealing data segments */
-#define CFS_BATCH_OBJECTS	31u		/* (header, data) pairs of one device write: 62 of 64 iovecs */
+/* (header, data) pairs of one device write: 62 of 64 iovecs */
+#define CFS_BATCH_OBJECTS	31u
 #define CFS_BATCH_BYTES		(8u << 20)	/* gathered into one device write */
 #define CFS_WBATCHES		4u		/* object writes in flight on the device */
 #define CFS_TOMB_BYTES		(256u << 10)	/* one tombstone record */
@@ -29,12 +35,13 @@
 #define CFS_FILL_STEP		(1u << 20)	/* zero-filled at a time */
 #define CFS_SCAN_BYTES		(CFS_OBJECT_MAX + (1u << 20))	/* window of start-up reads */
 
-struct cfs_defer {		/* call fn on the store's thread, soon, not inside the present call */
+/* call fn on the store's thread, soon, not inside the present call */
+struct cfs_defer {
 	struct cfs_list node;
 	void (*fn)(struct cfs_defer *d);
 };
 
-/* ---- segments ------------------------------------------------------------------- */
+/* ---- segments --------------------------------------------------------------------------- */
 enum cfs_seg_state {
 	CFS_SS_FREE,
 	CFS_SS_BUSY,		/* changing hands: a header write or a zero-fill is under way */
@@ -42,7 +49,8 @@ enum cfs_seg_state {
 	CFS_SS_SEALED,
 	CFS_SS_JOURNAL,
 	CFS_SS_POOL,
-	CFS_SS_BAD,		/* both copies of the header are damaged: left alone, nothing is known of it */
+	/* both copies of the header are damaged: left alone, nothing is known of it */
+	CFS_SS_BAD,
 };
 #define CFS_SF_FILLED	1u	/* written end to end: CFS_SEGF_FILLED */
 #define CFS_SF_DUP	2u	/* holds older copies of moved objects: cleaned before any other */
@@ -61,7 +69,8 @@ struct cfs_seg {
 	uint32_t tombs;		/* tombstones in it that still matter */
 	uint32_t sum_block, sum_blocks;	/* of a sealed one; 0: has no summary */
 	uint32_t readers;	/* reads under way: it is not freed before they end */
-	uint32_t rot_live;	/* live blocks when the cleaner met damage; it waits until some are gone */
+	/* live blocks when the cleaner met damage; it waits until some are gone */
+	uint32_t rot_live;
 	uint8_t state, flags;
 	uint16_t n_homes, cap_homes;
 	struct cfs_seg_home *homes;
@@ -78,13 +87,21 @@ struct cfs_seg_io {
 };
 
 /*
- * Who asks for a segment: some free ones must stay for the more urgent. A snapshot gives journal segments
- * back, a deletion and then cleaning give back data segments: they come after everybody else.
+ * Who asks for a segment: some free ones must stay for the more urgent. A snapshot gives journal
+ * segments back, a deletion and then cleaning give back data segments: they come after everybody
+ * else.
  */
-enum cfs_alloc { CFS_ALLOC_FILL, CFS_ALLOC_USER, CFS_ALLOC_JOURNAL, CFS_ALLOC_TOMB, CFS_ALLOC_SNAPSHOT, CFS_ALLOC_CLEAN };
+enum cfs_alloc {
+	CFS_ALLOC_FILL,
+	CFS_ALLOC_USER,
+	CFS_ALLOC_JOURNAL,
+	CFS_ALLOC_TOMB,
+	CFS_ALLOC_SNAPSHOT,
+	CFS_ALLOC_CLEAN
+};
 #define CFS_RESERVE_MIN	5u	/* segments */
 
-/* ---- open data segments ------------------------------------------------------------ */
+/* ---- open data segments ----------------------------------------------------------------- */
 enum cfs_oseg_class { CFS_OS_USER, CFS_OS_CLEAN, CFS_OS_CLASSES };
 enum cfs_oseg_state { CFS_OSS_UNUSED, CFS_OSS_OPENING, CFS_OSS_READY, CFS_OSS_SEALING };
 
@@ -131,7 +148,7 @@ struct cfs_wbatch {
 	uint32_t n;
 };
 
-/* ---- reading ------------------------------------------------------------------------- */
+/* ---- reading ---------------------------------------------------------------------------- */
 struct cfs_rbuf;
 struct cfs_rjob {		/* one read of an object, or of its header alone */
 	struct cfs_list node;
@@ -140,7 +157,8 @@ struct cfs_rjob {		/* one read of an object, or of its header alone */
 	struct cfs_rbuf *rb;
 	struct cfs_oid oid;
 	struct cfs_loc loc;
-	uint32_t off, end;	/* wanted bytes, widened to crc blocks at start; equal: header only */
+	/* wanted bytes, widened to crc blocks at start; equal: header only */
+	uint32_t off, end;
 	int err;
 	void (*done)(struct cfs_rjob *job, int err);
 };
@@ -151,7 +169,7 @@ struct cfs_rclass {
 };
 #define CFS_RCLASSES	3u
 
-/* ---- cleaner, pool ------------------------------------------------------------------------ */
+/* ---- cleaner, pool ---------------------------------------------------------------------- */
 struct cfs_copy {
 	struct cfs_dev_req req;
 	struct iovec iov;
@@ -161,8 +179,16 @@ struct cfs_copy {
 	bool skip;
 };
 
-enum cfs_clean_state { CFS_CL_IDLE, CFS_CL_SUMMARY, CFS_CL_COPY, CFS_CL_WRITE, CFS_CL_TOMBS, CFS_CL_READERS,
-		       CFS_CL_FREE, CFS_CL_DISCARD };
+enum cfs_clean_state {
+	CFS_CL_IDLE,
+	CFS_CL_SUMMARY,
+	CFS_CL_COPY,
+	CFS_CL_WRITE,
+	CFS_CL_TOMBS,
+	CFS_CL_READERS,
+	CFS_CL_FREE,
+	CFS_CL_DISCARD
+};
 
 struct cfs_cleaner {
 	struct cfs_timer timer;
@@ -274,7 +300,8 @@ static inline uint32_t cfs_obj_blocks(uint32_t len)
 
 static inline uint32_t cfs_sum_blocks(uint32_t n_ents)
 {
-	return cfs_blocks_of(sizeof(struct cfs_disk_rec) + (uint64_t)n_ents * sizeof(struct cfs_disk_ent));
+	return cfs_blocks_of(sizeof(struct cfs_disk_rec) +
+			     (uint64_t)n_ents * sizeof(struct cfs_disk_ent));
 }
 
 static inline bool cfs_seg_is_data(const struct cfs_seg *s)
@@ -295,27 +322,31 @@ void *cfs_aligned_raw(size_t bytes);	/* the same, not zeroed */
 uint32_t cfs_obj_max_of(uint32_t seg_bytes);
 /* the newer valid superblock of a device; errbuf says why not */
 int cfs_super_load(struct cfs_dev *dev, struct cfs_disk_super *ret_sb, char *errbuf, size_t errlen);
-int cfs_super_write(struct cfs_dev *dev, struct cfs_disk_super *sb);	/* next seq, the other slot */
+/* next seq, the other slot */
+int cfs_super_write(struct cfs_dev *dev, struct cfs_disk_super *sb);
 int cfs_vote_slot(struct cfs_store *st, uint32_t group);	/* or -ENOSPC */
 int cfs_vote_set(struct cfs_store *st, uint32_t slot, uint64_t term, uint64_t voted_for);
 int cfs_votes_load(struct cfs_store *st, bool repair, char *errbuf, size_t errlen);
 
 /* seg.c */
 void cfs_store_later(struct cfs_store *st, struct cfs_defer *d);
-void cfs_store_submit(struct cfs_store *st, struct cfs_dev_req *req);	/* done() comes later, whatever happens */
+/* done() comes later, whatever happens */
+void cfs_store_submit(struct cfs_store *st, struct cfs_dev_req *req);
 void cfs_store_submitted(struct cfs_store *st);		/* first thing in each done() */
-void cfs_store_kick(struct cfs_store *st);		/* space, a slot or a segment has become available */
+/* space, a slot or a segment has become available */
+void cfs_store_kick(struct cfs_store *st);
 void cfs_store_later_run(struct cfs_timer *timer);
 int cfs_seg_alloc(struct cfs_store *st, enum cfs_alloc who, uint32_t *ret_seg);
 uint32_t cfs_seg_available(const struct cfs_store *st, enum cfs_alloc who);
 void cfs_seg_release(struct cfs_store *st, uint32_t seg);	/* memory side of freeing */
 void cfs_seg_hdr_fill(struct cfs_store *st, uint32_t seg, enum cfs_seg_type type, void *buf);
-void cfs_seg_hdr_write(struct cfs_store *st, struct cfs_seg_io *io, uint32_t seg, enum cfs_seg_type type,
-		       void (*done)(struct cfs_seg_io *io, int err));
+void cfs_seg_hdr_write(struct cfs_store *st, struct cfs_seg_io *io, uint32_t seg,
+		       enum cfs_seg_type type, void (*done)(struct cfs_seg_io *io, int err));
 int cfs_seg_hdr_write_sync(struct cfs_store *st, uint32_t seg, enum cfs_seg_type type);
 void cfs_seg_live(struct cfs_store *st, uint32_t seg, int64_t blocks);
 void cfs_seg_keep(struct cfs_store *st, uint32_t seg, bool for_good);
-void cfs_seg_sealed(struct cfs_store *st, uint32_t seg, uint32_t used, uint32_t sum_block, uint32_t sum_blocks);
+void cfs_seg_sealed(struct cfs_store *st, uint32_t seg, uint32_t used, uint32_t sum_block,
+		    uint32_t sum_blocks);
 uint32_t cfs_seg_dead(const struct cfs_store *st, const struct cfs_seg *s);
 /* does the tombstone still matter? */
 bool cfs_tomb_needed(const struct cfs_store *st, const struct cfs_disk_ent *ent);
@@ -325,9 +356,10 @@ void cfs_tomb_add(struct cfs_store *st, uint32_t home, const struct cfs_disk_ent
 void cfs_object_forget(struct cfs_store *st, const struct cfs_oid *oid, const struct cfs_loc *loc);
 
 /* data.c */
-int cfs_oseg_get(struct cfs_store *st, enum cfs_oseg_class cls, enum cfs_alloc who, uint32_t blocks, uint32_t ents,
-		 struct cfs_oseg **ret_os);
-bool cfs_oseg_room(const struct cfs_store *st, const struct cfs_oseg *os, uint32_t blocks, uint32_t ents);
+int cfs_oseg_get(struct cfs_store *st, enum cfs_oseg_class cls, enum cfs_alloc who, uint32_t blocks,
+		 uint32_t ents, struct cfs_oseg **ret_os);
+bool cfs_oseg_room(const struct cfs_store *st, const struct cfs_oseg *os, uint32_t blocks,
+		   uint32_t ents);
 int cfs_oseg_reserve_ents(struct cfs_oseg *os, uint32_t n);
 void cfs_oseg_add_ent(struct cfs_oseg *os, const struct cfs_disk_ent *ent);
 uint64_t cfs_oseg_durable(const struct cfs_oseg *os);
@@ -346,7 +378,8 @@ void cfs_read_exit(struct cfs_store *st);
 void cfs_rjob_start(struct cfs_rjob *job);
 const struct cfs_disk_rec *cfs_rjob_header(const struct cfs_rjob *job);
 void cfs_rjob_release(struct cfs_rjob *job);
-void cfs_rot_report(struct cfs_store *st, const struct cfs_oid *oid, const struct cfs_loc *loc, int crc_block);
+void cfs_rot_report(struct cfs_store *st, const struct cfs_oid *oid, const struct cfs_loc *loc,
+		    int crc_block);
 int cfs_delete_init(struct cfs_store *st);
 void cfs_delete_exit(struct cfs_store *st);
 void cfs_delete_pump(struct cfs_store *st);
@@ -358,7 +391,8 @@ void cfs_clean_kick(struct cfs_store *st);
 bool cfs_clean_can_gain(const struct cfs_store *st);
 int cfs_pool_init(struct cfs_store *st);
 void cfs_pool_exit(struct cfs_store *st);
-void cfs_pool_want(struct cfs_store *st);	/* have a journal segment ready, in the background */
+/* have a journal segment ready, in the background */
+void cfs_pool_want(struct cfs_store *st);
 
 /* journal.c */
 void cfs_journal_pump_all(struct cfs_store *st);
@@ -389,10 +423,13 @@ struct cfs_scan_list {
 	uint64_t durable;	/* highest watermark */
 };
 /* every record of a data segment from `from` on. 0, -ENOMEM */
-int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from, struct cfs_scan_list *list);
+int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from,
+		  struct cfs_scan_list *list);
 /* footer and summary; ents are allocated. 0; -ENOENT there is no valid one; -ENOMEM */
-int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment, struct cfs_disk_foot *ret_foot,
-		     struct cfs_disk_ent **ret_ents, uint32_t *ret_n, uint32_t *ret_sum_blocks);
-bool cfs_ent_ok(const struct cfs_disk_ent *ent, uint32_t n_segs, uint32_t seg_blocks, uint32_t segment);
+int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment,
+		     struct cfs_disk_foot *ret_foot, struct cfs_disk_ent **ret_ents,
+		     uint32_t *ret_n, uint32_t *ret_sum_blocks);
+bool cfs_ent_ok(const struct cfs_disk_ent *ent, uint32_t n_segs, uint32_t seg_blocks,
+		uint32_t segment);
 
 #endif

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "server/store/store_i.h"
 
-#define FORMAT_FILL	(8u << 20)	/* bytes zero-filled at a time */
+#define FORMAT_FILL (8u << 20) /* bytes zero-filled at a time */
 
 void *cfs_aligned_raw(size_t bytes)
 {
@@ -41,18 +41,21 @@ int cfs_super_load(struct cfs_dev *dev, struct cfs_disk_super *ret_sb, char *err
 	if (!sb)
 		return -ENOMEM;
 	for (int i = 0; i < 2; i++) {
-		rc[i] = dev->info.size_bytes < CFS_DISK_SEG_OFF ? -EMEDIUMTYPE :
-			dev->ops->read_sync(dev, offs[i], &sb[i], sizeof(*sb));
+		rc[i] = dev->info.size_bytes < CFS_DISK_SEG_OFF ?
+				-EMEDIUMTYPE :
+				dev->ops->read_sync(dev, offs[i], &sb[i], sizeof(*sb));
 		if (!rc[i])
 			rc[i] = cfs_super_check(&sb[i]);
-		if (!rc[i] && (best < 0 || cfs_le64_to_cpu(sb[i].seq) > cfs_le64_to_cpu(sb[best].seq)))
+		if (!rc[i] &&
+		    (best < 0 || cfs_le64_to_cpu(sb[i].seq) > cfs_le64_to_cpu(sb[best].seq)))
 			best = i;
 	}
 	if (best >= 0) {
 		*ret_sb = sb[best];
 		if (cfs_le64_to_cpu(sb[best].device_bytes) > dev->info.size_bytes) {
 			err = -EUCLEAN;
-			snprintf(errbuf, errlen, "the device has shrunk: %llu bytes, formatted with %llu",
+			snprintf(errbuf, errlen,
+				 "the device has shrunk: %llu bytes, formatted with %llu",
 				 (unsigned long long)dev->info.size_bytes,
 				 (unsigned long long)cfs_le64_to_cpu(sb[best].device_bytes));
 		}
@@ -60,13 +63,16 @@ int cfs_super_load(struct cfs_dev *dev, struct cfs_disk_super *ret_sb, char *err
 	}
 	if (rc[0] == -EPROTONOSUPPORT || rc[1] == -EPROTONOSUPPORT) {
 		err = -EPROTONOSUPPORT;
-		snprintf(errbuf, errlen, "the superblock is of a newer format than version %u", CFS_DISK_VERSION);
+		snprintf(errbuf, errlen, "the superblock is of a newer format than version %u",
+			 CFS_DISK_VERSION);
 	} else if (rc[0] == -EMEDIUMTYPE && rc[1] == -EMEDIUMTYPE) {
 		err = -EMEDIUMTYPE;
-		snprintf(errbuf, errlen, "no ClaudeFS superblock at offsets 0 and %llu", CFS_DISK_SB_OFF1);
+		snprintf(errbuf, errlen, "no ClaudeFS superblock at offsets 0 and %llu",
+			 CFS_DISK_SB_OFF1);
 	} else {
 		err = rc[0] == -EMEDIUMTYPE ? rc[1] : rc[0];
-		snprintf(errbuf, errlen, "both superblocks (offsets 0 and %llu) are damaged or unreadable: %s",
+		snprintf(errbuf, errlen,
+			 "both superblocks (offsets 0 and %llu) are damaged or unreadable: %s",
 			 CFS_DISK_SB_OFF1, strerror(-err));
 	}
 out:
@@ -85,7 +91,8 @@ int cfs_super_write(struct cfs_dev *dev, struct cfs_disk_super *sb)
 	sb->seq = cfs_cpu_to_le64(seq);
 	cfs_disk_crc_set(sb, sizeof(*sb));
 	*buf = *sb;
-	rc = dev->ops->write_sync(dev, seq & 1 ? CFS_DISK_SB_OFF1 : CFS_DISK_SB_OFF0, buf, sizeof(*buf));
+	rc = dev->ops->write_sync(dev, seq & 1 ? CFS_DISK_SB_OFF1 : CFS_DISK_SB_OFF0, buf,
+				  sizeof(*buf));
 	free(buf);
 	return rc;
 }
@@ -95,12 +102,14 @@ static uint32_t choose_segment(uint64_t bytes)
 	uint64_t seg = CFS_DISK_SEG_MIN, room = bytes - CFS_DISK_SEG_OFF;
 
 	/* at least 8 MiB, so that the largest object fits, where eight of those do */
-	while (seg < CFS_DISK_SEG_MAX && (seg * 2 * 32 <= room || (seg < 8u << 20 && seg * 2 * 16 <= room)))
+	while (seg < CFS_DISK_SEG_MAX &&
+	       (seg * 2 * 32 <= room || (seg < 8u << 20 && seg * 2 * 16 <= room)))
 		seg *= 2;
 	return (uint32_t)seg;
 }
 
-int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, char *errbuf, size_t errlen)
+int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, char *errbuf,
+		     size_t errlen)
 {
 	struct cfs_disk_super *sb = NULL, old;
 	uint32_t seg_bytes = p->segment_bytes;
@@ -112,25 +121,30 @@ int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, cha
 
 	if (bytes < CFS_DISK_SEG_OFF + (uint64_t)CFS_DISK_SEGMENTS_MIN * CFS_DISK_SEG_MIN ||
 	    dev->info.write_unit > BLK || dev->info.zone_bytes) {
-		snprintf(errbuf, errlen, "device of %llu bytes: too small (9 MiB is the least), or zoned",
+		snprintf(errbuf, errlen,
+			 "device of %llu bytes: too small (9 MiB is the least), or zoned",
 			 (unsigned long long)bytes);
 		return -EINVAL;
 	}
 	if (!seg_bytes)
 		seg_bytes = choose_segment(bytes);
-	if (seg_bytes < CFS_DISK_SEG_MIN || seg_bytes > CFS_DISK_SEG_MAX || seg_bytes & (seg_bytes - 1)) {
-		snprintf(errbuf, errlen, "segment size %u: must be a power of two, 1 MiB to 64 MiB", seg_bytes);
+	if (seg_bytes < CFS_DISK_SEG_MIN || seg_bytes > CFS_DISK_SEG_MAX ||
+	    seg_bytes & (seg_bytes - 1)) {
+		snprintf(errbuf, errlen, "segment size %u: must be a power of two, 1 MiB to 64 MiB",
+			 seg_bytes);
 		return -EINVAL;
 	}
 	n = cfs_min((bytes - CFS_DISK_SEG_OFF) / seg_bytes, (uint64_t)CFS_DISK_SEGMENTS_MAX - 1);
 	if (n < CFS_DISK_SEGMENTS_MIN) {
-		snprintf(errbuf, errlen, "device of %llu bytes: at least %u segments of %u bytes are needed",
+		snprintf(errbuf, errlen,
+			 "device of %llu bytes: at least %u segments of %u bytes are needed",
 			 (unsigned long long)bytes, CFS_DISK_SEGMENTS_MIN, seg_bytes);
 		return -EINVAL;
 	}
 
 	/* segment headers of an earlier life must not count: never the same id twice in a row */
-	format_id = cfs_hash64(p->cluster, sizeof(p->cluster), cfs_hash_u64(p->label_time_ns) + p->target_id);
+	format_id = cfs_hash64(p->cluster, sizeof(p->cluster),
+			       cfs_hash_u64(p->label_time_ns) + p->target_id);
 	if (!cfs_super_load(dev, &old, ignored, sizeof(ignored)))
 		format_id = cfs_hash_u64(cfs_le64_to_cpu(old.format_id) + 1);
 
@@ -139,10 +153,14 @@ int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, cha
 	buf = cfs_aligned_alloc(FORMAT_FILL);
 	if (!sb || !buf)
 		goto out;
-	/* wipe the old superblocks first: a format that is cut short leaves no target, not half of two */
+	/*
+	 * wipe the old superblocks first: a format that is cut short leaves no target, not half
+	 * of two
+	 */
 	rc = dev->ops->write_sync(dev, 0, buf, (uint32_t)CFS_DISK_SEG_OFF);
 	for (uint32_t at = 0; !rc && at < seg_bytes; at += FORMAT_FILL)
-		rc = dev->ops->write_sync(dev, CFS_DISK_SEG_OFF + at, buf, cfs_min(seg_bytes, FORMAT_FILL));
+		rc = dev->ops->write_sync(dev, CFS_DISK_SEG_OFF + at, buf,
+					  cfs_min(seg_bytes, FORMAT_FILL));
 	if (rc)
 		goto out;
 	hdr.type = CFS_SEG_POOL;
@@ -177,7 +195,7 @@ out:
 	return rc;
 }
 
-/* ---- votes ------------------------------------------------------------------------- */
+/* ---- votes ------------------------------------------------------------------------------ */
 
 static uint64_t vote_off(uint32_t slot, uint32_t copy)
 {
@@ -208,13 +226,14 @@ int cfs_votes_load(struct cfs_store *st, bool repair, char *errbuf, size_t errle
 		return -ENOMEM;
 	rc = st->dev->ops->read_sync(st->dev, CFS_DISK_VOTE_OFF, buf, bytes);
 	if (rc) {
-		snprintf(errbuf, errlen, "reading the vote slots at offset %llu failed: %s", CFS_DISK_VOTE_OFF,
-			 strerror(-rc));
+		snprintf(errbuf, errlen, "reading the vote slots at offset %llu failed: %s",
+			 CFS_DISK_VOTE_OFF, strerror(-rc));
 		goto out;
 	}
 	for (uint32_t i = 0; i < CFS_DISK_VOTE_GROUPS; i++) {
 		const uint8_t *a = buf + vote_off(i, 0) - CFS_DISK_VOTE_OFF, *b = a + BLK;
-		bool a_ok = cfs_vote_check(a, st->format_id), b_ok = cfs_vote_check(b, st->format_id);
+		bool a_ok = cfs_vote_check(a, st->format_id),
+		     b_ok = cfs_vote_check(b, st->format_id);
 		struct cfs_disk_vote va, vb;
 
 		memcpy(&va, a, sizeof(va));
@@ -222,23 +241,30 @@ int cfs_votes_load(struct cfs_store *st, bool repair, char *errbuf, size_t errle
 		if (!a_ok && !b_ok) {
 			if (cfs_bytes_zero(a, BLK) && cfs_bytes_zero(b, BLK))
 				continue;
-			/* a first vote torn in its first copy was never given; anything else is damage */
+			/*
+			 * a first vote torn in its first copy was never given; anything else is
+			 * damage
+			 */
 			if (cfs_bytes_zero(b, BLK)) {
 				cfs_warn("store: unfinished first vote in slot %u ignored", i);
 				continue;
 			}
 			rc = -EUCLEAN;
-			snprintf(errbuf, errlen, "vote slot %u at offset %llu: both copies are damaged", i,
+			snprintf(errbuf, errlen,
+				 "vote slot %u at offset %llu: both copies are damaged", i,
 				 (unsigned long long)vote_off(i, 0));
 			goto out;
 		}
-		st->votes[i] = !b_ok || (a_ok && cfs_le64_to_cpu(va.seq) >= cfs_le64_to_cpu(vb.seq)) ? va : vb;
+		st->votes[i] =
+			!b_ok || (a_ok && cfs_le64_to_cpu(va.seq) >= cfs_le64_to_cpu(vb.seq)) ? va :
+												vb;
 		st->vote_used[i] = true;
 		st->vote_group[i] = cfs_le32_to_cpu(st->votes[i].group);
 		if (repair && (!a_ok || !b_ok || memcmp(&va, &vb, sizeof(va)))) {
 			rc = vote_write(st, i);
 			if (rc) {
-				snprintf(errbuf, errlen, "writing vote slot %u failed: %s", i, strerror(-rc));
+				snprintf(errbuf, errlen, "writing vote slot %u failed: %s", i,
+					 strerror(-rc));
 				goto out;
 			}
 		}
@@ -281,7 +307,10 @@ int cfs_vote_set(struct cfs_store *st, uint32_t slot, uint64_t term, uint64_t vo
 	v->voted_for = cfs_cpu_to_le64(voted_for);
 	cfs_disk_crc_set(v, sizeof(*v));
 	rc = vote_write(st, slot);
-	/* what is on disk is unknown after a failure; the sequence stays used so that a repeat wins */
+	/*
+	 * what is on disk is unknown after a failure; the sequence stays used so that a repeat
+	 * wins
+	 */
 	if (rc) {
 		v->term = old.term;
 		v->voted_for = old.voted_for;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * write.c - storing objects. Writes queue while CFS_WBATCHES device writes are in flight and are then
- * gathered: what waits together and fits together is one device write. State: st->wq, st->whash.
+ * write.c - storing objects. Writes queue while CFS_WBATCHES device writes are in flight and are
+ * then gathered: what waits together and fits together is one device write. State: st->wq,
+ * st->whash.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,14 +14,14 @@
 #include "server/store/store_i.h"
 
 struct wpriv {
-	struct cfs_list q;	/* in st->wq, or in another write's dups */
+	struct cfs_list q; /* in st->wq, or in another write's dups */
 	struct cfs_list hash;
-	struct cfs_list dups;	/* the same object again, while this one is under way */
+	struct cfs_list dups; /* the same object again, while this one is under way */
 	int err;
 	uint32_t pad;
 	union {
 		struct cfs_defer defer;
-		struct cfs_rjob job;	/* looking at the header of an object that exists */
+		struct cfs_rjob job; /* looking at the header of an object that exists */
 	};
 } __attribute__((may_alias));
 _Static_assert(sizeof(struct wpriv) <= sizeof(((struct cfs_store_write *)0)->priv), "wpriv");
@@ -164,7 +165,8 @@ static int check_request(const struct cfs_store *st, const struct cfs_store_writ
 void cfs_store_write(struct cfs_store *st, struct cfs_store_write *w)
 {
 	struct wpriv *p = wpriv(w);
-	struct cfs_list *head = &st->whash[cfs_hash_u64(cfs_le64_to_cpu(w->oid.seq)) % CFS_WHASH], *l;
+	struct cfs_list *head = &st->whash[cfs_hash_u64(cfs_le64_to_cpu(w->oid.seq)) % CFS_WHASH],
+			*l;
 	struct cfs_loc loc;
 	int rc;
 
@@ -196,7 +198,7 @@ void cfs_store_write(struct cfs_store *st, struct cfs_store_write *w)
 	cfs_write_pump(st);
 }
 
-/* ---- batches -------------------------------------------------------------------------- */
+/* ---- batches ---------------------------------------------------------------------------- */
 
 static void landed(struct cfs_batch *b, int err)
 {
@@ -213,9 +215,12 @@ static void landed(struct cfs_batch *b, int err)
 
 		if (!rc) {
 			struct cfs_disk_ent ent = {
-				.oid = w->oid, .seq = cfs_rec_obj(rec)->birth,
-				.segment = cfs_cpu_to_le32(loc.seg), .block = rec->seg_block,
-				.len = cfs_cpu_to_le32(w->len), .type = CFS_ENT_OBJECT,
+				.oid = w->oid,
+				.seq = cfs_rec_obj(rec)->birth,
+				.segment = cfs_cpu_to_le32(loc.seg),
+				.block = rec->seg_block,
+				.len = cfs_cpu_to_le32(w->len),
+				.type = CFS_ENT_OBJECT,
 			};
 
 			cfs_oseg_add_ent(b->os, &ent);
@@ -233,8 +238,8 @@ static void landed(struct cfs_batch *b, int err)
 	cfs_write_pump(st);
 }
 
-static void encode_object(struct cfs_store *st, struct cfs_oseg *os, uint32_t block, const struct cfs_store_write *w,
-			  void *hdr)
+static void encode_object(struct cfs_store *st, struct cfs_oseg *os, uint32_t block,
+			  const struct cfs_store_write *w, void *hdr)
 {
 	struct cfs_seg_id id = cfs_seg_ident(st, os->seg);
 	struct cfs_disk_rec *rec = hdr;
@@ -276,7 +281,8 @@ static void send_batch(struct cfs_store *st, struct cfs_oseg *os)
 		cfs_list_del(&p->q);
 		encode_object(st, os, os->head + b->blocks, w, hdr);
 		b->iov[b->iovcnt++] = (struct iovec){ hdr, BLK };
-		b->iov[b->iovcnt++] = (struct iovec){ (void *)(uintptr_t)w->data, (size_t)(blocks - 1) * BLK };
+		b->iov[b->iovcnt++] =
+			(struct iovec){ (void *)(uintptr_t)w->data, (size_t)(blocks - 1) * BLK };
 		b->blocks += blocks;
 		wb->w[wb->n++] = w;
 	}
@@ -299,8 +305,8 @@ void cfs_write_pump(struct cfs_store *st)
 		while (!cfs_list_empty(&st->wq) && !cfs_list_empty(&st->wbatch_free)) {
 			struct wpriv *p = cfs_list_first(&st->wq, struct wpriv, q);
 			struct cfs_oseg *os;
-			int rc = cfs_oseg_get(st, CFS_OS_USER, CFS_ALLOC_USER, cfs_obj_blocks(w_of(p)->len),
-					      CFS_BATCH_OBJECTS, &os);
+			int rc = cfs_oseg_get(st, CFS_OS_USER, CFS_ALLOC_USER,
+					      cfs_obj_blocks(w_of(p)->len), CFS_BATCH_OBJECTS, &os);
 
 			if (st->failed)
 				rc = -EIO;

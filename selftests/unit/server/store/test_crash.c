@@ -1,34 +1,36 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves: after a power cut at any moment of a busy life (objects written and deleted, segments cleaned, a
- * journal appended to, truncated, snapshotted and recycled, votes), whatever of the writes not yet durable
- * arrived, whole or torn, the store opens, everything that was acknowledged is there, nothing deleted is
- * back, nothing damaged is shown, nothing is called rot, and life can go on from there and crash again.
+ * Proves: after a power cut at any moment of a busy life (objects written and deleted, segments
+ * cleaned, a journal appended to, truncated, snapshotted and recycled, votes), whatever of the
+ * writes not yet durable arrived, whole or torn, the store opens, everything that was
+ * acknowledged is there, nothing deleted is back, nothing damaged is shown, nothing is called
+ * rot, and life can go on from there and crash again.
  *
  * CRASH_SEEDS and CRASH_CUTS in the environment make it longer.
  */
 #include "selftests/unit/server/store/world.h"
 
-#define MB	(1u << 20)
-#define SIZE	(14u * MB)
-#define OBJS	400u
-#define OPS	700u
-#define JOPS	2000u
-#define LOGMAX	6000u
+#define MB (1u << 20)
+#define SIZE (14u * MB)
+#define OBJS 400u
+#define OPS 700u
+#define JOPS 2000u
+#define LOGMAX 6000u
 
-struct life {			/* what was asked and acknowledged, by event time */
+struct life { /* what was asked and acknowledged, by event time */
 	struct world w;
 	struct obj *obj[OBJS];
 	struct del *del[OBJS];
 	struct cfs_oid oid[OBJS];
 	uint32_t len[OBJS];
-	uint64_t put_at[OBJS], del_asked[OBJS], del_at[OBJS];	/* 0: not */
+	uint64_t put_at[OBJS], del_asked[OBJS], del_at[OBJS]; /* 0: not */
 	uint32_t n_objs, in_flight;
 
 	struct cfs_journal *j;
 	struct jop {
 		enum { J_APPEND, J_TRUNCATE, J_SNAPSHOT } kind;
-		uint64_t first, n, term;	/* APPEND; TRUNCATE: first; SNAPSHOT: first = index, n = trailing */
+		uint64_t first, n,
+			term; /* APPEND; TRUNCATE: first; SNAPSHOT: first = index, n = trailing */
 		uint64_t asked, acked;
 		struct life *life;
 		struct cfs_journal_append a;
@@ -37,7 +39,9 @@ struct life {			/* what was asked and acknowledged, by event time */
 	} jop[JOPS];
 	uint32_t n_jops, n_jacked, j_in_flight;
 	uint64_t last, term;
-	struct { uint64_t asked, done; } vote[200];
+	struct {
+		uint64_t asked, done;
+	} vote[200];
 	uint32_t n_votes;
 };
 
@@ -120,8 +124,12 @@ static void journal_step(struct life *l, uint64_t r)
 		op = jop_new(l, J_SNAPSHOT);
 		op->first = l->last - 10;
 		op->n = 5;
-		op->s = (struct cfs_journal_snapshot){ .index = op->first, .term = 1, .manifest = "manifest",
-						       .manifest_len = 8, .trailing = 5, .done = snapped };
+		op->s = (struct cfs_journal_snapshot){ .index = op->first,
+						       .term = 1,
+						       .manifest = "manifest",
+						       .manifest_len = 8,
+						       .trailing = 5,
+						       .done = snapped };
 		l->j_in_flight++;
 		cfs_journal_snapshot(l->j, &op->s);
 		return;
@@ -131,10 +139,14 @@ static void journal_step(struct life *l, uint64_t r)
 	op->n = 1 + r / 128 % 8;
 	op->term = l->term;
 	for (uint32_t i = 0; i < op->n; i++)
-		op->e[i] = (struct cfs_journal_entry){ .index = op->first + i, .term = l->term, .kind = 1,
+		op->e[i] = (struct cfs_journal_entry){ .index = op->first + i,
+						       .term = l->term,
+						       .kind = 1,
 						       .len = entry_len(op->first + i, l->term),
 						       .data = bytes_of_entry };
-	op->a = (struct cfs_journal_append){ .entries = op->e, .n = (uint32_t)op->n, .done = appended };
+	op->a = (struct cfs_journal_append){ .entries = op->e,
+					     .n = (uint32_t)op->n,
+					     .done = appended };
 	l->last += op->n;
 	l->j_in_flight++;
 	cfs_journal_append(l->j, &op->a);
@@ -153,7 +165,8 @@ static void live(struct life *l, uint64_t seed)
 			assert_true(cfs_crashdev_turn(l->w.cd));
 		if (r % 8 < 3 && l->n_objs < OBJS) {
 			uint32_t i = l->n_objs++;
-			uint32_t len = r % 5 == 0 ? 1 + (uint32_t)(r >> 20) % 200000 : 1 + (uint32_t)(r >> 20) % 20000;
+			uint32_t len = r % 5 == 0 ? 1 + (uint32_t)(r >> 20) % 200000 :
+						    1 + (uint32_t)(r >> 20) % 20000;
 
 			l->obj[i] = obj_new(i, len);
 			l->oid[i] = oid_of(i);
@@ -164,13 +177,16 @@ static void live(struct life *l, uint64_t seed)
 			cfs_store_write(l->w.st, &l->obj[i]->w);
 		} else if (r % 8 < 5 && n < l->n_objs && l->put_at[n] && !l->del_asked[n]) {
 			l->del[n] = calloc(1, sizeof(*l->del[n]));
-			l->del[n]->d = (struct cfs_store_delete){ .oids = &l->oid[n], .n = 1, .done = deleted, .user = l };
+			l->del[n]->d = (struct cfs_store_delete){
+				.oids = &l->oid[n], .n = 1, .done = deleted, .user = l
+			};
 			l->del_asked[n] = cfs_crashdev_now(l->w.cd);
 			l->in_flight++;
 			cfs_store_delete(l->w.st, &l->del[n]->d);
 		} else if (r % 97 == 5) {
 			l->vote[l->n_votes].asked = cfs_crashdev_now(l->w.cd);
-			assert_int_equal(cfs_journal_set_vote(l->j, l->n_votes + 1, l->n_votes + 101), 0);
+			assert_int_equal(
+				cfs_journal_set_vote(l->j, l->n_votes + 1, l->n_votes + 101), 0);
 			l->vote[l->n_votes++].done = cfs_crashdev_now(l->w.cd);
 		} else if (l->n_jops < JOPS - 2) {
 			journal_step(l, r >> 8);
@@ -180,11 +196,11 @@ static void live(struct life *l, uint64_t seed)
 	}
 }
 
-/* ---- what must be true afterwards ---------------------------------------------------------- */
+/* ---- what must be true afterwards ------------------------------------------------------- */
 
 struct jlog {
 	uint64_t first, last;
-	uint64_t term[LOGMAX];	/* by index */
+	uint64_t term[LOGMAX]; /* by index */
 };
 
 static int load_one(void *arg, const struct cfs_journal_entry *e)
@@ -203,7 +219,10 @@ static int load_one(void *arg, const struct cfs_journal_entry *e)
 	return 0;
 }
 
-/* the log must be what some prefix of the operations leads to: all acknowledged ones, none not yet asked for */
+/*
+ * the log must be what some prefix of the operations leads to: all acknowledged ones, none not
+ * yet asked for
+ */
 static void check_journal(const struct life *l, struct cfs_journal *j, uint64_t when)
 {
 	static struct jlog have, want;
@@ -249,9 +268,10 @@ static void check_journal(const struct life *l, struct cfs_journal *j, uint64_t 
 		match = match && (!have.last || have.first == keep);
 	}
 	if (!match)
-		fail_msg("journal: %llu..%llu after a cut at %llu is no state between operations %u and %u",
-			 (unsigned long long)have.first, (unsigned long long)have.last, (unsigned long long)when, acked,
-			 asked);
+		fail_msg(
+			"journal: %llu..%llu after a cut at %llu is no state between operations %u and %u",
+			(unsigned long long)have.first, (unsigned long long)have.last,
+			(unsigned long long)when, acked, asked);
 }
 
 static void check_vote(const struct life *l, struct cfs_journal *j, uint64_t when)
@@ -304,7 +324,8 @@ static struct cfs_journal *check_world(const struct life *l, struct world *w, ui
 	return j;
 }
 
-static void cut(const struct life *l, uint64_t when, enum cfs_crash_mode mode, uint64_t seed, uint8_t *image)
+static void cut(const struct life *l, uint64_t when, enum cfs_crash_mode mode, uint64_t seed,
+		uint8_t *image)
 {
 	struct world w = { 0 };
 	struct cfs_journal *j;
@@ -334,8 +355,9 @@ static void cut(const struct life *l, uint64_t when, enum cfs_crash_mode mode, u
 }
 
 /*
- * The process is killed, the next one sees everything that was ever sent to the drive and builds on it; then
- * power fails, and the drive's cache is gone. What the second one counted on must be there.
+ * The process is killed, the next one sees everything that was ever sent to the drive and builds
+ * on it; then power fails, and the drive's cache is gone. What the second one counted on must be
+ * there.
  */
 static void kill_then_cut(const struct life *l, uint64_t when, uint64_t seed, uint8_t *image)
 {
@@ -369,8 +391,8 @@ static void kill_then_cut(const struct life *l, uint64_t when, uint64_t seed, ui
 
 		/* a deletion that was seen may come undone: nobody was told of it */
 		if (there[i] && rc)
-			fail_msg("object %u was counted on after a kill at %llu, and is lost: %d", i,
-				 (unsigned long long)when, rc);
+			fail_msg("object %u was counted on after a kill at %llu, and is lost: %d",
+				 i, (unsigned long long)when, rc);
 	}
 	cfs_journal_close(j);
 	world_swap(&w, image, SIZE, 0);
@@ -392,7 +414,8 @@ static uint32_t env(const char *name, uint32_t def)
 
 static void test_cuts(void **state)
 {
-	uint32_t seeds = env("CRASH_SEEDS", 3), cuts = env("CRASH_CUTS", 16), first = env("CRASH_FIRST", 1);
+	uint32_t seeds = env("CRASH_SEEDS", 3), cuts = env("CRASH_CUTS", 16),
+		 first = env("CRASH_FIRST", 1);
 	uint8_t *image = malloc(SIZE);
 	uint64_t cleaned = 0;
 
@@ -423,7 +446,7 @@ static void test_cuts(void **state)
 		world_end(&l->w);
 		free(l);
 	}
-	assert_true(cleaned > 2 * seeds);	/* cuts fall into cleaning as well */
+	assert_true(cleaned > 2 * seeds); /* cuts fall into cleaning as well */
 	free(image);
 }
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves: what a store writes is, byte for byte, what the golden vectors in selftests/golden/disk_v1.txt say: a
- * format change that forgets to bump the version fails here. And: every check of codec.h refuses every
- * single-bit damage of what it covers.
+ * Proves: what a store writes is, byte for byte, what the golden vectors in
+ * selftests/golden/disk_v1.txt say: a format change that forgets to bump the version fails here.
+ * And: every check of codec.h refuses every single-bit damage of what it covers.
  *
  * DISK_GOLDEN_WRITE=1 writes the vectors anew (after a deliberate change of the format).
  */
 #include "selftests/unit/server/store/world.h"
 
-#define MB	(1u << 20)
-#define VECTORS	"selftests/golden/disk_v1.txt"
+#define MB (1u << 20)
+#define VECTORS "selftests/golden/disk_v1.txt"
 
 static FILE *vectors(const char *mode)
 {
@@ -51,7 +51,8 @@ static void vector(const char *name, const void *p, uint32_t len)
 		if (out) {
 			fputs(want, f);
 		} else if (!fgets(line, sizeof(line), f) || strcmp(line, want)) {
-			fail_msg("%s differs at byte %u:\n golden %s now    %s", name, at, line, want);
+			fail_msg("%s differs at byte %u:\n golden %s now    %s", name, at, line,
+				 want);
 		}
 	}
 	if (!out) {
@@ -96,7 +97,8 @@ static void test_golden(void **state)
 	if (getenv("DISK_GOLDEN_WRITE")) {
 		out = vectors("w");
 		fputs("# The on-disk format, version 1 (include/claudefs/disk.h): name, length, then offset and bytes of\n"
-		      "# each line of 32 that is not all zeros. Written by test_disk with DISK_GOLDEN_WRITE=1.\n", out);
+		      "# each line of 32 that is not all zeros. Written by test_disk with DISK_GOLDEN_WRITE=1.\n",
+		      out);
 	}
 	world_format(&w, 16 * MB, MB, 0);
 	dev = cfs_crashdev_bytes(w.cd);
@@ -119,15 +121,20 @@ static void test_golden(void **state)
 	app = (struct cfs_journal_append){ .entries = e + 1, .n = 1, .done = app_done };
 	pending = 1;
 	cfs_journal_append(j, &app);
-	snap = (struct cfs_journal_snapshot){ .index = 2, .term = 7, .manifest = "manifest", .manifest_len = 8,
-					      .trailing = 1, .done = snap_done };
+	snap = (struct cfs_journal_snapshot){ .index = 2,
+					      .term = 7,
+					      .manifest = "manifest",
+					      .manifest_len = 8,
+					      .trailing = 1,
+					      .done = snap_done };
 	pending++;
 	cfs_journal_snapshot(j, &snap);
 	while (pending)
 		assert_true(cfs_crashdev_turn(w.cd));
 	jseg = 0;
 	vector("header of a journal segment", dev + cfs_seg_off(w.st, jseg, 0), 4096);
-	assert_memory_equal(dev + cfs_seg_off(w.st, jseg, 0), dev + cfs_seg_off(w.st, jseg, 1), 4096);
+	assert_memory_equal(dev + cfs_seg_off(w.st, jseg, 0), dev + cfs_seg_off(w.st, jseg, 1),
+			    4096);
 	vector("journal record of two entries", dev + cfs_seg_off(w.st, jseg, 2), 4096);
 	vector("journal record with a truncation", dev + cfs_seg_off(w.st, jseg, 3), 4096);
 	vector("snapshot record", dev + cfs_seg_off(w.st, jseg, 4), 4096);
@@ -144,7 +151,8 @@ static void test_golden(void **state)
 	world_idle(&w, 10);
 	world_stop(&w);
 	assert_non_null(dev);
-	vector("summary record", dev + CFS_DISK_SEG_OFF + (uint64_t)loc.seg * MB + (loc.block + 22) * 4096u, 4096);
+	vector("summary record",
+	       dev + CFS_DISK_SEG_OFF + (uint64_t)loc.seg * MB + (loc.block + 22) * 4096u, 4096);
 	vector("footer", dev + CFS_DISK_SEG_OFF + (uint64_t)loc.seg * MB + MB - 4096, 4096);
 	vector("superblock after a clean close", dev + CFS_DISK_SB_OFF0, 4096);
 	world_end(&w);
@@ -196,7 +204,8 @@ static void test_damage(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_golden), cmocka_unit_test(test_damage) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_golden),
+					    cmocka_unit_test(test_damage) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves: the index answers as a plain table does under random insertions, replacements and deletions; stays
- * within 40 bytes an object at every size from 50 thousand on; and a listing whose cursor is kept over
- * changes shows each object that was there all the time exactly once.
+ * Proves: the index answers as a plain table does under random insertions, replacements and
+ * deletions; stays within 40 bytes an object at every size from 50 thousand on; and a listing
+ * whose cursor is kept over changes shows each object that was there all the time exactly once.
  */
 #include "selftests/unit/server/store/world.h"
 
@@ -11,17 +11,19 @@
 static struct cfs_oid key(uint32_t i)
 {
 	/* what real ones look like: few sessions, counters with the placement group above */
-	return (struct cfs_oid){ cfs_cpu_to_le64(1 + i % 5), cfs_cpu_to_le64((uint64_t)(i % 256) << 48 | i) };
+	return (struct cfs_oid){ cfs_cpu_to_le64(1 + i % 5),
+				 cfs_cpu_to_le64((uint64_t)(i % 256) << 48 | i) };
 }
 
 static struct cfs_loc place(uint32_t i, uint32_t version)
 {
-	return (struct cfs_loc){ (i * 7 + version) & 0xffffff, 2 + i % 10000, 1 + (i ^ version) % CFS_OBJECT_MAX };
+	return (struct cfs_loc){ (i * 7 + version) & 0xffffff, 2 + i % 10000,
+				 1 + (i ^ version) % CFS_OBJECT_MAX };
 }
 
 static void test_model(void **state)
 {
-	uint32_t *model = calloc(N, sizeof(*model)), live = 0;	/* 0: absent, else version */
+	uint32_t *model = calloc(N, sizeof(*model)), live = 0; /* 0: absent, else version */
 	struct cfs_index *ix;
 	uint64_t rnd = 1;
 
@@ -76,7 +78,7 @@ static void test_memory(void **state)
 		if (n >= 50000 && n % 997 == 0)
 			assert_true(cfs_index_bytes(ix) <= 40ull * (n + 1));
 	}
-	for (; n > 100000; n--) {	/* and back */
+	for (; n > 100000; n--) { /* and back */
 		struct cfs_oid oid = key(n - 1);
 
 		assert_true(cfs_index_del(ix, &oid));
@@ -111,7 +113,8 @@ static void test_list(void **state)
 			assert_int_equal(lens[k], place(i, 0).len);
 			total += i < N;
 		}
-		for (int k = 0; k < 100 && extra < 2 * N; k++, extra++) {	/* changes between the calls */
+		for (int k = 0; k < 100 && extra < 2 * N;
+		     k++, extra++) { /* changes between the calls */
 			struct cfs_oid oid = key(extra);
 			struct cfs_loc loc = place(extra, 0);
 

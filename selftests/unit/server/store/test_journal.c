@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves: entries come back in order, with their bytes, after kills and clean closes, across segments, with
- * truncations and snapshots applied; appends pipeline and complete in order; segments are reused, so a
- * journal that takes snapshots lives for ever in little space, on a full device too; votes last, in spite of
- * one rotten copy; a record that rotted is reported by segment and offset, a cut-off end is not.
+ * Proves: entries come back in order, with their bytes, after kills and clean closes, across
+ * segments, with truncations and snapshots applied; appends pipeline and complete in order;
+ * segments are reused, so a journal that takes snapshots lives for ever in little space, on a
+ * full device too; votes last, in spite of one rotten copy; a record that rotted is reported by
+ * segment and offset, a cut-off end is not.
  */
 #include "selftests/unit/server/store/world.h"
 #include "server/store/journal_i.h"
@@ -44,8 +45,11 @@ static struct app *app_new(uint64_t first, uint32_t n, uint64_t term)
 
 		x->data[i] = malloc(len + 1);
 		fill(x->data[i], len, (first + i) * 1000 + term);
-		x->e[i] = (struct cfs_journal_entry){ .index = first + i, .term = term, .kind = (uint32_t)(first % 5),
-						      .len = len, .data = x->data[i] };
+		x->e[i] = (struct cfs_journal_entry){ .index = first + i,
+						      .term = term,
+						      .kind = (uint32_t)(first % 5),
+						      .len = len,
+						      .data = x->data[i] };
 	}
 	return x;
 }
@@ -85,13 +89,18 @@ static void snap_done(struct cfs_journal_snapshot *s, int err)
 	x->err = err;
 }
 
-static int snapshot(struct world *w, struct cfs_journal *j, uint64_t index, uint64_t term, uint32_t trailing)
+static int snapshot(struct world *w, struct cfs_journal *j, uint64_t index, uint64_t term,
+		    uint32_t trailing)
 {
 	char manifest[100];
-	struct snap x = { .s = { .index = index, .term = term, .manifest = manifest, .trailing = trailing,
+	struct snap x = { .s = { .index = index,
+				 .term = term,
+				 .manifest = manifest,
+				 .trailing = trailing,
 				 .done = snap_done } };
 
-	x.s.manifest_len = (uint32_t)snprintf(manifest, sizeof(manifest), "snapshot %llu", (unsigned long long)index);
+	x.s.manifest_len = (uint32_t)snprintf(manifest, sizeof(manifest), "snapshot %llu",
+					      (unsigned long long)index);
 	cfs_journal_snapshot(j, &x.s);
 	while (!x.done)
 		assert_true(cfs_crashdev_turn(w->cd));
@@ -100,7 +109,7 @@ static int snapshot(struct world *w, struct cfs_journal *j, uint64_t index, uint
 
 struct loaded {
 	uint64_t first, last;
-	uint64_t terms[4000];	/* by index - first */
+	uint64_t terms[4000]; /* by index - first */
 };
 
 static int load_one(void *arg, const struct cfs_journal_entry *e)
@@ -208,7 +217,9 @@ static void test_large(void **state)
 	j = jopen(&w, 3);
 	memset(big, 7, 5 * MB);
 	for (uint32_t i = 0; i < 3; i++)
-		e[i] = (struct cfs_journal_entry){ .index = 1 + i, .term = 1, .len = 3 * MB + i, .data = big };
+		e[i] = (struct cfs_journal_entry){
+			.index = 1 + i, .term = 1, .len = 3 * MB + i, .data = big
+		};
 	cfs_journal_append(j, &x.a);
 	while (!x.done)
 		assert_true(cfs_crashdev_turn(w.cd));
@@ -238,7 +249,7 @@ static void test_pipeline(void **state)
 	uint64_t before;
 
 	(void)state;
-	world_format(&w, 64 * MB, 2 * MB, 5);	/* completions are shuffled */
+	world_format(&w, 64 * MB, 2 * MB, 5); /* completions are shuffled */
 	world_open(&w);
 	j = jopen(&w, 3);
 	assert_int_equal(append(&w, j, 1, 1, 1), 0);
@@ -255,7 +266,7 @@ static void test_pipeline(void **state)
 		assert_int_equal(x[i]->order, i);
 		app_free(x[i]);
 	}
-	assert_int_equal(cfs_crashdev_writes(w.cd) - before, 100);	/* one append, one write */
+	assert_int_equal(cfs_crashdev_writes(w.cd) - before, 100); /* one append, one write */
 	j = restart(&w, j, false);
 	load(j, l);
 	assert_int_equal(l->last, 301);
@@ -388,7 +399,7 @@ static void test_full_device(void **state)
 		at += 10;
 	assert_int_equal(rc, -ENOSPC);
 	assert_int_equal(append(&w, j, at, 10, 1), -ENOSPC);
-	assert_int_equal(del_obj(&w, 0), 0);	/* deleting works even now */
+	assert_int_equal(del_obj(&w, 0), 0); /* deleting works even now */
 	assert_int_equal(get_obj(&w, 0, 100000), -ENOENT);
 	j = restart(&w, j, false);
 	assert_int_equal(j->last_index, at - 1);
@@ -425,7 +436,8 @@ static void test_votes(void **state)
 		assert_int_equal(term, t + 100);
 	}
 	cfs_journal_close(k);
-	for (int copy = 0; copy < 2; copy++) {	/* either may rot: the other serves, and repairs it */
+	for (int copy = 0; copy < 2;
+	     copy++) { /* either may rot: the other serves, and repairs it */
 		cfs_crashdev_bytes(w.cd)[off + (uint64_t)copy * 4096 + 33] ^= 4;
 		j = restart(&w, j, false);
 		cfs_journal_get_vote(j, &term, &voted);
@@ -435,7 +447,7 @@ static void test_votes(void **state)
 	cfs_crashdev_bytes(w.cd)[off + 4096 + 33] ^= 4;
 	cfs_journal_close(j);
 	world_kill(&w);
-	assert_int_equal(world_try_open(&w), -EUCLEAN);	/* better no vote than two */
+	assert_int_equal(world_try_open(&w), -EUCLEAN); /* better no vote than two */
 	assert_non_null(strstr(w.err, "vote"));
 	world_end(&w);
 }
@@ -480,12 +492,14 @@ static void test_rot(void **state)
 	for (uint32_t i = 0; i < 60; i++)
 		assert_int_equal(append(&w, j, 1 + i * 20, 20, 1), 0);
 	assert_true(j->n_segs > 1);
-	cfs_journal_close(j);	/* leaves a mark: even the last record is known to have been durable */
+	cfs_journal_close(
+		j); /* leaves a mark: even the last record is known to have been durable */
 	assert_int_equal(open_with_rot(&w, 0, 4, err, sizeof(err)), -EUCLEAN);
 	assert_int_equal(open_with_rot(&w, 7, 100, err, sizeof(err)), -EUCLEAN);
 	assert_int_equal(open_with_rot(&w, 30, 2000, err, sizeof(err)), -EUCLEAN);
 	assert_int_equal(open_with_rot(&w, 59, 68, err, sizeof(err)), -EUCLEAN);
-	assert_int_equal(open_with_rot(&w, 1000, 20, err, sizeof(err)), 0);	/* the mark itself is nothing to lose */
+	assert_int_equal(open_with_rot(&w, 1000, 20, err, sizeof(err)),
+			 0); /* the mark itself is nothing to lose */
 	world_end(&w);
 }
 
@@ -507,7 +521,8 @@ static void test_no_ghosts(void **state)
 	assert_int_equal(append(&w, j, 1, 5, 1), 0);
 	seg = j->segs[0].seg;
 	block = j->head;
-	for (uint32_t i = 0; i < 6; i++) {	/* in flight together: none is known to be durable by the others */
+	for (uint32_t i = 0; i < 6;
+	     i++) { /* in flight together: none is known to be durable by the others */
 		x[i] = app_new(6 + i, 1, 1);
 		cfs_journal_append(j, &x[i]->a);
 	}
@@ -523,7 +538,8 @@ static void test_no_ghosts(void **state)
 	j = jopen(&w, 3);
 	load(j, l);
 	assert_int_equal(l->last, 5);
-	assert_int_equal(append(&w, j, 6, 1, 2), 0);	/* in the place of the lost one, of the same length or not */
+	assert_int_equal(append(&w, j, 6, 1, 2),
+			 0); /* in the place of the lost one, of the same length or not */
 	j = restart(&w, j, false);
 	load(j, l);
 	assert_int_equal(l->last, 6);
@@ -546,7 +562,8 @@ static void test_errors(void **state)
 	assert_int_equal(append(&w, j, 1, 5, 1), 0);
 	cfs_crashdev_fail(w.cd, CFS_DEV_WRITE, 1, -EIO);
 	assert_int_equal(append(&w, j, 6, 5, 1), -EIO);
-	assert_int_equal(append(&w, j, 6, 5, 1), -EIO);	/* the stream has a hole: nothing may follow */
+	assert_int_equal(append(&w, j, 6, 5, 1),
+			 -EIO); /* the stream has a hole: nothing may follow */
 	j = restart(&w, j, false);
 	assert_int_equal(j->last_index, 5);
 	assert_int_equal(append(&w, j, 6, 5, 1), 0);
@@ -557,16 +574,11 @@ static void test_errors(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_basic),
-		cmocka_unit_test(test_large),
-		cmocka_unit_test(test_pipeline),
-		cmocka_unit_test(test_truncate),
-		cmocka_unit_test(test_snapshots),
-		cmocka_unit_test(test_full_device),
-		cmocka_unit_test(test_votes),
-		cmocka_unit_test(test_rot),
-		cmocka_unit_test(test_no_ghosts),
-		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_basic),	  cmocka_unit_test(test_large),
+		cmocka_unit_test(test_pipeline),  cmocka_unit_test(test_truncate),
+		cmocka_unit_test(test_snapshots), cmocka_unit_test(test_full_device),
+		cmocka_unit_test(test_votes),	  cmocka_unit_test(test_rot),
+		cmocka_unit_test(test_no_ghosts), cmocka_unit_test(test_errors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proves: objects come back as they were written, in whole and in part, also after a clean close and after
- * a kill; the same write again is fine and a different one is refused; deletions last; waiting small writes
- * share a device write; rot is found, named and never returned, and neither moved nor hidden by cleaning;
- * a full store says ENOSPC in time, can still delete, and takes new objects after cleaning; free space is
- * honest; a listing is complete; and the offline check finds what is damaged and nothing else.
+ * Proves: objects come back as they were written, in whole and in part, also after a clean close
+ * and after a kill; the same write again is fine and a different one is refused; deletions last;
+ * waiting small writes share a device write; rot is found, named and never returned, and neither
+ * moved nor hidden by cleaning; a full store says ENOSPC in time, can still delete, and takes
+ * new objects after cleaning; free space is honest; a listing is complete; and the offline check
+ * finds what is damaged and nothing else.
  */
 #include "selftests/unit/server/store/world.h"
 
 #define MB (1u << 20)
 
-static const uint32_t sizes[] = { 1, 4095, 4096, 4097, 65536, 65537, 200000, MB, 3 * MB + 17, 4 * MB };
+static const uint32_t sizes[] = {
+	1, 4095, 4096, 4097, 65536, 65537, 200000, MB, 3 * MB + 17, 4 * MB
+};
 
 static void check_all(struct world *w)
 {
@@ -68,7 +71,8 @@ static void test_repeat(void **state)
 	a = obj_new(1, 100000);
 	fill(a->data, 100000, 77);
 	for (uint32_t i = 0; i < 2; i++)
-		a->crcs[i] = cfs_crc32c(0, a->data + i * CFS_CRC_BLOCK, i ? 100000 - CFS_CRC_BLOCK : CFS_CRC_BLOCK);
+		a->crcs[i] = cfs_crc32c(0, a->data + i * CFS_CRC_BLOCK,
+					i ? 100000 - CFS_CRC_BLOCK : CFS_CRC_BLOCK);
 	cfs_store_write(w.st, &a->w);
 	while (!a->done)
 		assert_true(cfs_crashdev_turn(w.cd));
@@ -97,7 +101,7 @@ static void test_repeat(void **state)
 	assert_int_equal(a->err, -EBADMSG);
 	obj_free(a);
 	assert_int_equal(get_obj(&w, 3, 70000), -ENOENT);
-	assert_int_equal(put_obj(&w, 4, 3 * MB), -EFBIG);	/* 4 MiB segments: half of that */
+	assert_int_equal(put_obj(&w, 4, 3 * MB), -EFBIG); /* 4 MiB segments: half of that */
 	/* an io error is told, and the next write goes elsewhere */
 	cfs_crashdev_fail(w.cd, CFS_DEV_WRITE, 1, -EIO);
 	assert_int_equal(put_obj(&w, 5, 1000), -EIO);
@@ -146,7 +150,7 @@ static void test_delete(void **state)
 		assert_int_equal(put_obj(&w, i, 10000 + i), 0);
 	}
 	assert_int_equal(del_objs(&w, n, 30), 0);
-	assert_int_equal(del_objs(&w, n, 60), 0);	/* absent ones are fine */
+	assert_int_equal(del_objs(&w, n, 60), 0); /* absent ones are fine */
 	assert_int_equal(del_objs(&w, n, 0), 0);
 	for (int round = 0; round < 3; round++) {
 		for (uint32_t i = 0; i < 60; i++)
@@ -190,11 +194,11 @@ static void test_rot(void **state)
 	world_open(&w);
 	for (uint32_t i = 0; i < 8; i++)
 		assert_int_equal(put_obj(&w, i, 300000), 0);
-	rot(&w, 1, 4096 + 70000);	/* second crc block */
-	rot(&w, 2, 90);			/* header */
+	rot(&w, 1, 4096 + 70000); /* second crc block */
+	rot(&w, 2, 90); /* header */
 	rot(&w, 3, 4096 + 299999);
 	assert_int_equal(get_obj(&w, 1, 300000), -EBADMSG);
-	assert_int_equal(get_range(&w, 1, 300000, 0, 65536), 0);	/* the damage is elsewhere */
+	assert_int_equal(get_range(&w, 1, 300000, 0, 65536), 0); /* the damage is elsewhere */
 	assert_int_equal(get_range(&w, 1, 300000, 65536, 1), -EBADMSG);
 	assert_int_equal(get_range(&w, 1, 300000, 131072, 65536), 0);
 	assert_int_equal(get_obj(&w, 2, 300000), -EBADMSG);
@@ -213,6 +217,46 @@ static void test_rot(void **state)
 	assert_int_equal(del_obj(&w, 1), 0);
 	assert_int_equal(put_obj(&w, 1, 300000), 0);
 	assert_int_equal(get_obj(&w, 1, 300000), 0);
+	world_end(&w);
+}
+
+/* cleaning meets damage: it moves what is good, says what is not, and keeps that where it is */
+static void test_rot_cleaning(void **state)
+{
+	struct cfs_oid oid = oid_of(2);
+	struct cfs_store_stat s;
+	struct cfs_loc loc, now;
+	struct world w;
+	uint64_t n = 10;
+
+	(void)state;
+	world_format(&w, 24 * MB, MB, 0);
+	cfs_crashdev_forget(w.cd);
+	world_open(&w);
+	for (uint32_t i = 0; i < 10; i++) /* the first segment is full and sealed */
+		assert_int_equal(put_obj(&w, i, 110000), 0);
+	assert_true(cfs_index_get(w.st->index, &oid, &loc));
+	rot(&w, 2, 4096 + 1000);
+	for (uint32_t i = 3; i < 7; i++)
+		assert_int_equal(del_obj(&w, i), 0);
+	while (!put_obj(&w, n, 110000)) /* until space is so short that it must be cleaned */
+		n++;
+	world_idle(&w, 10000);
+	assert_true(cfs_index_get(w.st->index, &oid, &now));
+	assert_memory_equal(&now, &loc, sizeof(loc));
+	cfs_store_stat(w.st, &s);
+	assert_int_equal(s.checksum_errors, 1); /* told once */
+	oid = oid_of(1);
+	assert_true(cfs_index_get(w.st->index, &oid, &now));
+	assert_true(now.seg != loc.seg);
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(get_obj(&w, i, 110000), i == 2		 ? -EBADMSG :
+							 i >= 3 && i < 7 ? -ENOENT :
+									   0);
+	assert_int_equal(w.st->segs[loc.seg].state, CFS_SS_SEALED);
+	assert_int_equal(del_obj(&w, 2), 0);
+	world_idle(&w, 10000);
+	assert_int_equal(w.st->segs[loc.seg].state, CFS_SS_FREE);
 	world_end(&w);
 }
 
@@ -245,7 +289,8 @@ static void test_churn(void **state)
 			assert_int_equal(del_obj(&w, n), 0);
 			len[n] = 0;
 		} else if (what < 97) {
-			assert_int_equal(len[n] ? get_obj(&w, n, len[n]) : get_obj(&w, n, 1), len[n] ? 0 : -ENOENT);
+			assert_int_equal(len[n] ? get_obj(&w, n, len[n]) : get_obj(&w, n, 1),
+					 len[n] ? 0 : -ENOENT);
 		} else {
 			world_idle(&w, 200);
 		}
@@ -258,11 +303,12 @@ static void test_churn(void **state)
 				world_stop(&w);
 			world_open(&w);
 			for (uint32_t i = 0; i < N; i++)
-				assert_int_equal(get_obj(&w, i, len[i] ? len[i] : 1), len[i] ? 0 : -ENOENT);
+				assert_int_equal(get_obj(&w, i, len[i] ? len[i] : 1),
+						 len[i] ? 0 : -ENOENT);
 		}
 	}
 	cfs_store_stat(w.st, &s);
-	assert_true(cleaned > 50);	/* the point of it all */
+	assert_true(cleaned > 50); /* the point of it all */
 	assert_int_equal(s.checksum_errors, 0);
 	world_end(&w);
 }
@@ -285,10 +331,10 @@ static void test_full(void **state)
 	while (!(rc = put_obj(&w, n, 500000)))
 		got += 500000 + 4096, n++;
 	assert_int_equal(rc, -ENOSPC);
-	assert_true(got >= promised * 9 / 10);	/* what was promised could be had, almost */
+	assert_true(got >= promised * 9 / 10); /* what was promised could be had, almost */
 	cfs_store_stat(w.st, &s);
 	assert_true(s.free_bytes < 9 * MB);
-	assert_true(s.segments_free >= 4);	/* the reserve is untouched */
+	assert_true(s.segments_free >= 4); /* the reserve is untouched */
 	for (uint64_t i = 0; i < n; i += 50)
 		assert_int_equal(get_obj(&w, i, 500000), 0);
 	/* deleting works, every second one: no segment is empty, all must be copied together */
@@ -375,7 +421,9 @@ static void test_check(void **state)
 		assert_int_equal(put_obj(&w, i, 300000), 0);
 	assert_int_equal(del_obj(&w, 3), 0);
 	world_kill(&w);
-	assert_int_equal(cfs_store_check(cfs_crashdev_dev(w.cd), count_finding, found, &c, err, sizeof(err)), 0);
+	assert_int_equal(cfs_store_check(cfs_crashdev_dev(w.cd), count_finding, found, &c, err,
+					 sizeof(err)),
+			 0);
 	assert_int_equal(c.errors, 0);
 	assert_int_equal(found[1], 0);
 	assert_int_equal(c.objects, 40);
@@ -383,15 +431,20 @@ static void test_check(void **state)
 	rot(&w, 5, 4096 + 100);
 	rot(&w, 20, 4096 + 200000);
 	world_stop(&w);
-	assert_int_equal(cfs_store_check(cfs_crashdev_dev(w.cd), count_finding, found, &c, err, sizeof(err)), 0);
+	assert_int_equal(cfs_store_check(cfs_crashdev_dev(w.cd), count_finding, found, &c, err,
+					 sizeof(err)),
+			 0);
 	assert_int_equal(c.errors, 2);
 	assert_int_equal(c.bad_objects, 2);
 	assert_int_equal(found[1], 2);
 	sb = (void *)cfs_crashdev_bytes(w.cd);
 	sb1 = (void *)(cfs_crashdev_bytes(w.cd) + CFS_DISK_SB_OFF1);
-	older = cfs_le64_to_cpu(sb1->seq) > cfs_le64_to_cpu(sb->seq) ? CFS_DISK_SB_OFF0 : CFS_DISK_SB_OFF1;
+	older = cfs_le64_to_cpu(sb1->seq) > cfs_le64_to_cpu(sb->seq) ? CFS_DISK_SB_OFF0 :
+								       CFS_DISK_SB_OFF1;
 	cfs_crashdev_bytes(w.cd)[older + 100] ^= 1;
-	assert_int_equal(cfs_store_check(cfs_crashdev_dev(w.cd), count_finding, found, &c, err, sizeof(err)), 0);
+	assert_int_equal(cfs_store_check(cfs_crashdev_dev(w.cd), count_finding, found, &c, err,
+					 sizeof(err)),
+			 0);
 	assert_int_equal(c.errors, 3);
 	world_end(&w);
 }
@@ -408,11 +461,11 @@ static void test_open_errors(void **state)
 	cfs_crashdev_destroy(w.cd);
 
 	world_format(&w, 32 * MB, MB, 0);
-	cfs_crashdev_bytes(w.cd)[CFS_DISK_SB_OFF1 + 100] ^= 1;	/* one copy: goes on */
+	cfs_crashdev_bytes(w.cd)[CFS_DISK_SB_OFF1 + 100] ^= 1; /* one copy: goes on */
 	world_open(&w);
 	world_kill(&w);
 	cfs_crashdev_bytes(w.cd)[CFS_DISK_SB_OFF0 + 100] ^= 1;
-	world_open(&w);		/* opening had written the other one anew */
+	world_open(&w); /* opening had written the other one anew */
 	world_kill(&w);
 	memset(cfs_crashdev_bytes(w.cd) + CFS_DISK_SB_OFF0 + 64, 0xff, 64);
 	memset(cfs_crashdev_bytes(w.cd) + CFS_DISK_SB_OFF1 + 64, 0xff, 64);
@@ -420,7 +473,10 @@ static void test_open_errors(void **state)
 	world_end(&w);
 }
 
-/* both headers of a segment gone: its objects are missed, the others are there, nothing is written into it */
+/*
+ * both headers of a segment gone: its objects are missed, the others are there, nothing is
+ * written into it
+ */
 static void test_bad_segment(void **state)
 {
 	struct cfs_oid oid = oid_of(0);
@@ -436,7 +492,7 @@ static void test_bad_segment(void **state)
 	assert_true(cfs_index_get(w.st->index, &oid, &loc));
 	cfs_crashdev_bytes(w.cd)[cfs_seg_off(w.st, loc.seg, 0) + 20] ^= 1;
 	world_stop(&w);
-	world_open(&w);		/* the copy serves */
+	world_open(&w); /* the copy serves */
 	assert_int_equal(get_obj(&w, 0, 400000), 0);
 	cfs_crashdev_bytes(w.cd)[cfs_seg_off(w.st, loc.seg, 1) + 20] ^= 1;
 	world_stop(&w);
@@ -451,17 +507,12 @@ static void test_bad_segment(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_roundtrip),
-		cmocka_unit_test(test_repeat),
-		cmocka_unit_test(test_gather),
-		cmocka_unit_test(test_delete),
-		cmocka_unit_test(test_rot),
-		cmocka_unit_test(test_churn),
-		cmocka_unit_test(test_full),
-		cmocka_unit_test(test_list),
-		cmocka_unit_test(test_check),
-		cmocka_unit_test(test_open_errors),
-		cmocka_unit_test(test_bad_segment),
+		cmocka_unit_test(test_roundtrip),   cmocka_unit_test(test_repeat),
+		cmocka_unit_test(test_gather),	    cmocka_unit_test(test_delete),
+		cmocka_unit_test(test_rot),	    cmocka_unit_test(test_rot_cleaning),
+		cmocka_unit_test(test_churn),	    cmocka_unit_test(test_full),
+		cmocka_unit_test(test_list),	    cmocka_unit_test(test_check),
+		cmocka_unit_test(test_open_errors), cmocka_unit_test(test_bad_segment),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

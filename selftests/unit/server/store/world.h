@@ -26,9 +26,12 @@ struct world {
 	char err[256];
 };
 
-UNUSED_OK static void world_format(struct world *w, uint64_t bytes, uint32_t segment_bytes, uint64_t seed)
+UNUSED_OK static void world_format(struct world *w, uint64_t bytes, uint32_t segment_bytes,
+				   uint64_t seed)
 {
-	struct cfs_format_params fp = { .target_id = 7, .label_time_ns = 1, .segment_bytes = segment_bytes };
+	struct cfs_format_params fp = { .target_id = 7,
+					.label_time_ns = 1,
+					.segment_bytes = segment_bytes };
 
 	memcpy(fp.cluster, "0123456789abcdef", 16);
 	memset(w, 0, sizeof(*w));
@@ -38,7 +41,8 @@ UNUSED_OK static void world_format(struct world *w, uint64_t bytes, uint32_t seg
 
 UNUSED_OK static int world_try_open(struct world *w)
 {
-	struct cfs_store_params p = { .dev = cfs_crashdev_dev(w->cd), .clock = cfs_crashdev_clock(w->cd) };
+	struct cfs_store_params p = { .dev = cfs_crashdev_dev(w->cd),
+				      .clock = cfs_crashdev_clock(w->cd) };
 
 	w->st = NULL;
 	return cfs_store_open(&p, &w->st, w->err, sizeof(w->err));
@@ -53,7 +57,8 @@ UNUSED_OK static void world_open(struct world *w)
 }
 
 /* as a power cut, or a kill, would leave it: the same bytes, a new process */
-UNUSED_OK static void world_swap(struct world *w, const uint8_t *image, uint64_t bytes, uint64_t seed)
+UNUSED_OK static void world_swap(struct world *w, const uint8_t *image, uint64_t bytes,
+				 uint64_t seed)
 {
 	struct cfs_crashdev *cd;
 
@@ -98,7 +103,7 @@ UNUSED_OK static void world_idle(struct world *w, uint64_t turns)
 		;
 }
 
-/* ---- objects ------------------------------------------------------------------------ */
+/* ---- objects ---------------------------------------------------------------------------- */
 
 struct obj {
 	struct cfs_store_write w;
@@ -139,8 +144,12 @@ UNUSED_OK static struct obj *obj_new(uint64_t n, uint32_t len)
 
 	o->data = cfs_aligned_alloc(cfs_align_up(len, 4096));
 	fill(o->data, len, n);
-	o->w = (struct cfs_store_write){ .oid = oid_of(n), .data = o->data, .len = len, .n_crcs = cfs_crcs_of(len),
-					 .crcs = o->crcs, .done = obj_written };
+	o->w = (struct cfs_store_write){ .oid = oid_of(n),
+					 .data = o->data,
+					 .len = len,
+					 .n_crcs = cfs_crcs_of(len),
+					 .crcs = o->crcs,
+					 .done = obj_written };
 	for (uint32_t i = 0; i < o->w.n_crcs; i++) {
 		uint32_t off = i * CFS_CRC_BLOCK;
 
@@ -185,7 +194,8 @@ UNUSED_OK static void rd_done(struct cfs_store_read *r, int err)
 }
 
 /* reads a range; on success the bytes must be those of object n with that length */
-UNUSED_OK static int get_range(struct world *w, uint64_t n, uint32_t obj_len, uint32_t off, uint32_t len)
+UNUSED_OK static int get_range(struct world *w, uint64_t n, uint32_t obj_len, uint32_t off,
+			       uint32_t len)
 {
 	struct rd x = { .r = { .oid = oid_of(n), .off = off, .len = len, .done = rd_done } };
 
@@ -205,8 +215,9 @@ UNUSED_OK static int get_range(struct world *w, uint64_t n, uint32_t obj_len, ui
 		for (uint32_t i = 0; i < x.r.n_crcs; i++) {
 			uint32_t at = i * CFS_CRC_BLOCK;
 
-			assert_int_equal(x.r.crcs[i], cfs_crc32c(0, (const uint8_t *)x.r.data + at,
-								 cfs_min(x.r.ret_len - at, CFS_CRC_BLOCK)));
+			assert_int_equal(x.r.crcs[i],
+					 cfs_crc32c(0, (const uint8_t *)x.r.data + at,
+						    cfs_min(x.r.ret_len - at, CFS_CRC_BLOCK)));
 		}
 		free(want);
 		cfs_store_read_release(w->st, &x.r);
