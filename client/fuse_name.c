@@ -141,17 +141,20 @@ int cfs_op_mknode(struct cfs_op *op, struct cfs_mk *mk)
 		.opcode = CFS_OP_MKNODE, .mutating = true, .fixed = &body, .fixed_len = sizeof(body),
 		.more = { { (void *)(uintptr_t)mk->name, mk->len }, { (void *)(uintptr_t)mk->target, target_len } },
 	};
+	struct cfs_make_rep rep;
 	int rc;
 
 	if (target_len > CFS_SYMLINK_MAX)
 		return -ENAMETOOLONG;
 	cfs_busy_begin(op->c, mk->dir);
-	rc = cfs_op_call_want(op, &r, sizeof(mk->rep));
+	rc = cfs_op_call_want(op, &r, sizeof(rep));
 	cfs_busy_end(op->c, mk->dir);
 	mk->break_gen = r.break_gen;
-	if (!rc)
-		memcpy(&mk->rep, cfs_thread_buf(op->t), sizeof(mk->rep));
-	else if (mk->name) /* whatever we believed about the name may be wrong */
+	if (!rc) {
+		memcpy(&rep, cfs_thread_buf(op->t), sizeof(rep));
+		mk->rep = rep.entry;
+		mk->dirattr = rep.dirattr;
+	} else if (mk->name) /* whatever we believed about the name may be wrong */
 		cfs_dcache_drop_name(op->c->dcache, mk->dir, mk->name, mk->len);
 	return rc;
 }
@@ -165,7 +168,7 @@ void cfs_op_made(struct cfs_op *op, struct cfs_mk *mk, struct fuse_entry_param *
 	if (mk->name) {
 		e->entry_timeout = cfs_op_changed_name(c, mk->dir, mk->name, mk->len, cfs_attr_ino(&mk->rep.attr),
 						       valid, mk->break_gen, &ttl);
-		cfs_op_changed_dir(c, mk->dir, NULL, 0, mk->break_gen);
+		cfs_op_changed_dir(c, mk->dir, &mk->dirattr, valid, mk->break_gen);
 	}
 	cfs_op_entry(c, &mk->rep.attr, valid, mk->break_gen, &ttl, e);
 }
@@ -212,7 +215,7 @@ void cfs_fuse_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const c
 	size_t len = cfs_op_name_len(&op, newname);
 	struct cfs_link_req body = { .ino = cfs_cpu_to_le64(ino), .dir = cfs_cpu_to_le64(newparent),
 				     .name_len = cfs_cpu_to_le32((uint32_t)len) };
-	struct cfs_entry_rep rep;
+	struct cfs_make_rep rep;
 	struct cfs_op_req r = {
 		.opcode = CFS_OP_LINK, .mutating = true, .fixed = &body, .fixed_len = sizeof(body),
 		.more = { { (void *)(uintptr_t)newname, len } },
@@ -235,7 +238,7 @@ void cfs_fuse_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const c
 		return;
 	}
 	memcpy(&rep, cfs_thread_buf(op.t), sizeof(rep));
-	valid = cfs_le32_to_cpu(rep.valid);
+	valid = cfs_le32_to_cpu(rep.entry.valid);
 	i = cfs_inode_find(c, ino);
 	if (i) { /* a file from O_TMPFILE has a name now */
 		pthread_mutex_lock(&i->lock);
@@ -247,12 +250,12 @@ void cfs_fuse_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const c
 	cfs_reply_begin(c);
 	ttl = cfs_op_ttl(c);
 	e.entry_timeout = cfs_op_changed_name(c, newparent, newname, len, ino, valid, r.break_gen, &ttl);
-	cfs_op_changed_dir(c, newparent, NULL, 0, r.break_gen);
-	e.attr_timeout = cfs_op_changed_attr(c, &rep.attr, valid, r.break_gen, &ttl);
+	cfs_op_changed_dir(c, newparent, &rep.dirattr, valid, r.break_gen);
+	e.attr_timeout = cfs_op_changed_attr(c, &rep.entry.attr, valid, r.break_gen, &ttl);
 	e.ino = ino;
-	e.generation = cfs_le64_to_cpu(rep.attr.gen);
-	cfs_op_stat(c, &rep.attr, &e.attr);
-	cfs_inode_told(c, &rep.attr);
+	e.generation = cfs_le64_to_cpu(rep.entry.attr.gen);
+	cfs_op_stat(c, &rep.entry.attr, &e.attr);
+	cfs_inode_told(c, &rep.entry.attr);
 	fuse_reply_entry(req, &e);
 	cfs_reply_end(c);
 }

@@ -125,6 +125,7 @@ struct cfs_mk {
 	const char *target;		/* of a symlink */
 	uint32_t mode, rdev, flags;
 	struct cfs_entry_rep rep;	/* out */
+	struct cfs_attr dirattr;	/* out: of dir, now; ino 0: it has not changed */
 	uint64_t break_gen;		/* out */
 };
 int cfs_op_mknode(struct cfs_op *op, struct cfs_mk *mk);

@@ -262,9 +262,9 @@ _Static_assert(sizeof(struct cfs_cred) == 16, "cfs_cred");
 /* what the client may keep of a reply */
 #define CFS_V_ENTRY	1u	/* the name, present or absent: it holds the directory's lease */
 #define CFS_V_ATTR	2u	/* the attributes, ACLs and xattrs */
-#define CFS_V_DIRATTR	4u	/* MKNODE, LINK, UNLINK, RENAME: `dirattr` too */
+#define CFS_V_DIRATTR	4u	/* MKNODE, LINK, UNLINK: `dirattr` too */
 
-/* reply of LOOKUP (also with status ENOENT: then attr.ino is 0; ESTALE: there is no such directory), MKNODE, LINK */
+/* reply of LOOKUP (also with status ENOENT: then attr.ino is 0; ESTALE: there is no such directory) */
 struct cfs_entry_rep {		/* followed by inline data (regular files) or the symlink target */
 	struct cfs_attr attr;
 	cfs_le32 valid;		/* CFS_V_* */
@@ -273,6 +273,13 @@ struct cfs_entry_rep {		/* followed by inline data (regular files) or the symlin
 	cfs_le32 pad;
 };
 _Static_assert(sizeof(struct cfs_entry_rep) == 160, "cfs_entry_rep");
+
+/* reply of MKNODE and LINK: the kernel will ask for the changed directory next, so it comes along */
+struct cfs_make_rep {
+	struct cfs_entry_rep entry;	/* inline_len 0 */
+	struct cfs_attr dirattr;	/* of the directory that got the name; ino 0: none did (O_TMPFILE) */
+};
+_Static_assert(sizeof(struct cfs_make_rep) == 304, "cfs_make_rep");
 
 /* reply of GETATTR, SETATTR, FALLOCATE */
 struct cfs_attr_rep {
@@ -391,7 +398,7 @@ _Static_assert(sizeof(struct cfs_setattr_req) == 80, "cfs_setattr_req");
 #define CFS_SA_MTIME_NOW	256u
 #define CFS_SA_KILLPRIV		512u	/* drop suid, sgid (if group-executable) and security.capability */
 
-struct cfs_mknode_req {		/* followed by name, then symlink target; reply: cfs_entry_rep */
+struct cfs_mknode_req {		/* followed by name, then symlink target; reply: cfs_make_rep */
 	cfs_le64 dir;
 	struct cfs_cred cred;
 	cfs_le32 mode;		/* type and permissions, umask not applied: the server does, or a default ACL */
@@ -405,7 +412,7 @@ _Static_assert(sizeof(struct cfs_mknode_req) == 48, "cfs_mknode_req");
 #define CFS_MK_LEASE	1u	/* grant the creator an exclusive data lease; the file is open */
 #define CFS_MK_TMPFILE	2u	/* no name: an orphan from birth, held by this session */
 
-struct cfs_link_req {		/* followed by name; reply: cfs_entry_rep */
+struct cfs_link_req {		/* followed by name; reply: cfs_make_rep */
 	cfs_le64 ino;
 	cfs_le64 dir;
 	cfs_le32 name_len;

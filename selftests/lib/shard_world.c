@@ -482,7 +482,7 @@ void world_answer_all(struct world *w, uint8_t how)
 uint64_t client_create(struct client *c, uint64_t dir, const char *name, uint32_t mode, uint32_t flags,
 		       struct cfs_entry_rep *ret)
 {
-	struct cfs_entry_rep rep;
+	struct cfs_make_rep rep;
 	struct fake_sent *m;
 	char buf[1024];
 	size_t len = body_mknode(buf, dir, name, mode, flags);
@@ -493,9 +493,10 @@ uint64_t client_create(struct client *c, uint64_t dir, const char *name, uint32_
 	assert_int_equal(m->body_len, sizeof(rep));
 	memcpy(&rep, m->body, sizeof(rep));
 	fake_sent_free(m);
+	assert_int_equal(cfs_le64_to_cpu(rep.dirattr.ino), flags & CFS_MK_TMPFILE ? 0 : dir);
 	if (ret)
-		*ret = rep;
-	return cfs_le64_to_cpu(rep.attr.ino);
+		*ret = rep.entry;
+	return cfs_le64_to_cpu(rep.entry.attr.ino);
 }
 
 uint32_t client_lookup(struct client *c, uint64_t dir, const char *name, struct cfs_entry_rep *ret)

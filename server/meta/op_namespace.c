@@ -28,11 +28,14 @@ static int target_get(struct cfs_tx *t, uint64_t ino, struct cfs_inode *ret_in)
 	return rc == ENOENT ? -EUCLEAN : rc;
 }
 
-static void entry_reply(struct cfs_tx *t, const struct cfs_inode *in)
+/* dir: the directory that got the name, or NULL */
+static void make_reply(struct cfs_tx *t, const struct cfs_inode *in, const struct cfs_inode *dir)
 {
-	struct cfs_entry_rep rep = { .valid = 0 };
+	struct cfs_make_rep rep = { .entry.valid = 0 };
 
-	cfs_ms_inode_attr(in, &rep.attr);
+	cfs_ms_inode_attr(in, &rep.entry.attr);
+	if (dir)
+		cfs_ms_inode_attr(dir, &rep.dirattr);
 	memcpy(t->rep, &rep, sizeof(rep));
 	t->rep_len = sizeof(rep);
 }
@@ -199,7 +202,7 @@ int cfs_ms_op_mknode(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 		if (!rc)
 			rc = cfs_ms_inode_put(t, &dir);
 	}
-	entry_reply(t, &in);
+	make_reply(t, &in, tmp ? NULL : &dir);
 	return rc;
 }
 
@@ -249,7 +252,7 @@ int cfs_ms_op_link(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 	rc = cfs_ms_inode_put(t, &in);
 	if (!rc)
 		rc = cfs_ms_inode_put(t, &dir);
-	entry_reply(t, &in);
+	make_reply(t, &in, &dir);
 	return rc;
 }
 

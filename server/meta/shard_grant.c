@@ -82,9 +82,14 @@ uint32_t grant_name(struct cfs_shard *s, struct shard_sess *sess, uint64_t dir, 
 }
 
 /* ---- replies of mutations ---------------------------------------------------------------------- */
-static void reply_mknode(struct cfs_shard *s, struct shard_op *op, bool replay, struct cfs_entry_rep *rep)
+static uint32_t grant_dirattr(struct cfs_shard *s, struct shard_op *op, const struct cfs_make_rep *rep)
 {
-	uint64_t ino = cfs_le64_to_cpu(rep->attr.ino);
+	return rep->dirattr.ino && grant_attr(s, op->sess, &rep->dirattr, true, op) ? CFS_V_DIRATTR : 0;
+}
+
+static void reply_mknode(struct cfs_shard *s, struct shard_op *op, bool replay, struct cfs_make_rep *rep)
+{
+	uint64_t ino = cfs_le64_to_cpu(rep->entry.attr.ino);
 	struct cfs_mknode_req req;
 	struct cfs_cursor cur;
 	const void *name;
@@ -94,7 +99,7 @@ static void reply_mknode(struct cfs_shard *s, struct shard_op *op, bool replay, 
 	cfs_cursor_init(&cur, op->body, op->len);
 	cfs_take_struct(&cur, &req);
 	name = cfs_take(&cur, cfs_le32_to_cpu(req.name_len), "name");
-	lease = (cfs_le32_to_cpu(req.flags) & CFS_MK_LEASE) && S_ISREG(cfs_le32_to_cpu(rep->attr.mode));
+	lease = (cfs_le32_to_cpu(req.flags) & CFS_MK_LEASE) && S_ISREG(cfs_le32_to_cpu(rep->entry.attr.mode));
 	if (replay) {
 		/* who created it has it open, even if this leader learns of it only now */
 		struct cfs_attr now;
@@ -109,13 +114,13 @@ static void reply_mknode(struct cfs_shard *s, struct shard_op *op, bool replay, 
 		if (name && !(cfs_le32_to_cpu(req.flags) & CFS_MK_TMPFILE))
 			valid |= grant_name(s, op->sess, cfs_le64_to_cpu(req.dir), name,
 					    cfs_le32_to_cpu(req.name_len), op);
-		valid |= grant_attr(s, op->sess, &rep->attr, true, op);
+		valid |= grant_attr(s, op->sess, &rep->entry.attr, true, op) | grant_dirattr(s, op, rep);
 	}
-	rep->valid = cfs_cpu_to_le32(valid);
-	rep->lease = cfs_cpu_to_le32(lease_held(s, op->sess, ino));
+	rep->entry.valid = cfs_cpu_to_le32(valid);
+	rep->entry.lease = cfs_cpu_to_le32(lease_held(s, op->sess, ino));
 }
 
-static void reply_link(struct cfs_shard *s, struct shard_op *op, bool replay, struct cfs_entry_rep *rep)
+static void reply_link(struct cfs_shard *s, struct shard_op *op, bool replay, struct cfs_make_rep *rep)
 {
 	struct cfs_link_req req;
 	struct cfs_cursor cur;
@@ -127,9 +132,9 @@ static void reply_link(struct cfs_shard *s, struct shard_op *op, bool replay, st
 	name = cfs_take(&cur, cfs_le32_to_cpu(req.name_len), "name");
 	if (!replay && name)
 		valid = grant_name(s, op->sess, cfs_le64_to_cpu(req.dir), name, cfs_le32_to_cpu(req.name_len), op) |
-			grant_attr(s, op->sess, &rep->attr, true, op);
-	rep->valid = cfs_cpu_to_le32(valid);
-	rep->lease = cfs_cpu_to_le32(lease_held(s, op->sess, cfs_le64_to_cpu(rep->attr.ino)));
+			grant_attr(s, op->sess, &rep->entry.attr, true, op) | grant_dirattr(s, op, rep);
+	rep->entry.valid = cfs_cpu_to_le32(valid);
+	rep->entry.lease = cfs_cpu_to_le32(lease_held(s, op->sess, cfs_le64_to_cpu(rep->entry.attr.ino)));
 }
 
 static void reply_unlink(struct cfs_shard *s, struct shard_op *op, bool replay, struct cfs_unlink_rep *rep)
@@ -217,7 +222,7 @@ void grant_reply(struct cfs_shard *s, struct shard_op *op, bool replay, uint32_t
 	switch (cfs_le16_to_cpu(op->hdr.opcode)) {
 	case CFS_OP_MKNODE:
 	case CFS_OP_LINK:
-		need = sizeof(struct cfs_entry_rep);
+		need = sizeof(struct cfs_make_rep);
 		break;
 	case CFS_OP_UNLINK:
 		need = sizeof(struct cfs_unlink_rep);

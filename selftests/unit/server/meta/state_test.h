@@ -217,7 +217,7 @@ UNUSED static uint32_t state_mknode(struct state *s, const struct mk *mk, uint64
 			  cfs_cpu_to_le32(mk->umask), 0 },
 	};
 	size_t n = mk->name ? strlen(mk->name) : 0, tn = mk->target ? strlen(mk->target) : 0;
-	struct cfs_entry_rep rep;
+	struct cfs_make_rep rep;
 
 	req.name_len = cfs_cpu_to_le32((uint32_t)n);
 	req.target_len = cfs_cpu_to_le32((uint32_t)tn);
@@ -230,8 +230,9 @@ UNUSED static uint32_t state_mknode(struct state *s, const struct mk *mk, uint64
 		return s->status;
 	assert_int_equal(s->rep_len, sizeof(rep));
 	memcpy(&rep, s->rep, sizeof(rep));
+	assert_int_equal(cfs_le64_to_cpu(rep.dirattr.ino), mk->flags & CFS_MK_TMPFILE ? 0 : mk->dir);
 	if (ret_ino)
-		*ret_ino = cfs_le64_to_cpu(rep.attr.ino);
+		*ret_ino = cfs_le64_to_cpu(rep.entry.attr.ino);
 	return 0;
 }
 

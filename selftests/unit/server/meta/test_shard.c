@@ -158,11 +158,11 @@ static void test_valid_bits(void **state)
 	struct brk b;
 
 	ino = client_create(t->a, ROOT, "f", REG, 0, &e);
-	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR);
+	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR | CFS_V_DIRATTR);
 	assert_int_equal(le32(e.lease), CFS_LEASE_NONE);
 	/* a directory governs itself */
 	dir = client_create(t->a, ROOT, "d", DIR, 0, &e);
-	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR);
+	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR | CFS_V_DIRATTR);
 	assert_int_equal(client_lookup(t->b, ROOT, "d", &e), 0);
 	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR);
 	assert_int_equal(client_lookup(t->b, ROOT, "f", &e), 0);
@@ -199,7 +199,7 @@ static void test_valid_bits(void **state)
 	assert_int_equal(client_reply(t->b, tag, &m), 0);
 	memcpy(&e, m->body, sizeof(e));
 	fake_sent_free(m);
-	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR);
+	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR | CFS_V_DIRATTR);
 	t->w->manual = false;
 	assert_int_equal(client_lookup(t->c, ROOT, "none", &e), 0);
 	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR);
@@ -219,7 +219,7 @@ static void test_valid_bits(void **state)
 	fake_sent_free(m);
 	assert_int_equal(e.attr.parent, 0);
 	assert_int_equal(le32(e.lease), CFS_LEASE_SHARED);
-	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR);
+	assert_int_equal(le32(e.valid), CFS_V_ENTRY | CFS_V_ATTR | CFS_V_DIRATTR);
 	assert_int_equal(client_lookup(t->b, ROOT, "g", &e), 0);
 	assert_int_equal(le32(e.lease), CFS_LEASE_SHARED);
 

@@ -478,6 +478,8 @@ static void success(struct model *md, struct mc *m, struct pending *p, const str
 			keep_name(md, m, p, p->dir, p->name, cfs_le64_to_cpu(e->attr.ino));
 		if (v & CFS_V_ATTR)
 			keep_attr(md, m, p, &e->attr);
+		if (p->opcode != CFS_OP_LOOKUP && (v & CFS_V_DIRATTR))
+			keep_attr(md, m, p, &((const struct cfs_make_rep *)(const void *)r->body)->dirattr);
 		md->granted += !!v;
 		md->newest = cfs_max(md->newest, cfs_le64_to_cpu(e->attr.ino));
 		break;
