@@ -16,6 +16,7 @@
 #include "client/data.h"
 #include "client/rpc.h"
 
+#include <limits.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -23,6 +24,14 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+/* a directory of this test's own: the runner's, or below /tmp (where process ids of other namespaces are not unique) */
+static inline void test_dir(char *buf, size_t len, const char *what, unsigned id)
+{
+	const char *dir = getenv("T_DIR");
+
+	snprintf(buf, len, "%s/cfs-test-%s.%d.%u", dir ? dir : "/tmp", what, (int)getpid(), id);
+}
 
 #define FAKE_CLIENTS	3
 #define FAKE_FILES	20100
@@ -581,10 +590,10 @@ static inline void fake_reset(void)
 static inline void fake_start(unsigned id, const struct cfs_data_params *with)
 {
 	struct cfs_data_params p = *with;
-	char dir[64];
+	char dir[PATH_MAX];
 	int rc;
 
-	snprintf(dir, sizeof(dir), "/tmp/cfs-test-data.%d.%u", (int)getpid(), id);
+	test_dir(dir, sizeof(dir), "data", id);
 	p.cachedir = dir;
 	rc = cfs_data_start(&fake.clients[id], &p);
 	if (rc)
@@ -593,12 +602,12 @@ static inline void fake_start(unsigned id, const struct cfs_data_params *with)
 
 static inline void fake_stop(unsigned id, int expect)
 {
-	char dir[64];
+	char dir[PATH_MAX];
 	int rc = cfs_data_stop(&fake.clients[id], 5000);
 
 	if (rc != expect)
 		FAKE_FATAL("cfs_data_stop: %d, not %d", rc, expect);
-	snprintf(dir, sizeof(dir), "/tmp/cfs-test-data.%d.%u", (int)getpid(), id);
+	test_dir(dir, sizeof(dir), "data", id);
 	if (rmdir(dir))	/* empty: no cache file was left */
 		FAKE_FATAL("rmdir %s: %s", dir, strerror(errno));
 }

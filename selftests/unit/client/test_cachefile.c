@@ -3,6 +3,7 @@
  * test_cachefile.c - proves that cached bytes come back from memory, from files, from behind the host's largest offset, and
  * with far more files than descriptors; that small files make no host files; and that nothing is left behind.
  */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,13 +20,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char dir[64];
+static char dir[PATH_MAX];
 static struct cfs_cachestore store;
 
 static int setup(void **unused)
 {
 	(void)unused;
-	snprintf(dir, sizeof(dir), "/tmp/cfs-test-cachefile.%d", (int)getpid());
+	snprintf(dir, sizeof(dir), "%s/cfs-test-cachefile.%d", getenv("T_DIR") ? getenv("T_DIR") : "/tmp", (int)getpid());
 	return cfs_cachestore_open(&store, dir, 1 << 20, 8);
 }
 

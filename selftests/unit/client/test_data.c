@@ -73,12 +73,12 @@ static void must_read(struct cfs_data *d, const void *want, uint64_t len, uint64
 
 static unsigned cache_files(unsigned id)
 {
-	char dir[64];
+	char dir[PATH_MAX];
 	struct dirent *de;
 	unsigned n = 0;
 	DIR *dp;
 
-	snprintf(dir, sizeof(dir), "/tmp/cfs-test-data.%d.%u", (int)getpid(), id);
+	test_dir(dir, sizeof(dir), "data", id);
 	dp = opendir(dir);
 	assert_non_null(dp);
 	while ((de = readdir(dp)))
