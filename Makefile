@@ -74,8 +74,8 @@ bench: all					## benchmarks: tools/bench/run.sh ARGS=...
 	@if [ -x tools/bench/run.sh ]; then T_BIN=$(O)/bin tools/bench/run.sh $(ARGS); \
 	else echo "no tools/bench/run.sh; programs: $(or $(BENCHES),none)"; fi
 
-sim: $(SIM)					## the simulator: ARGS="--seed 7 ..."
-	@$(if $(SIM),$(SIM) $(ARGS),echo "no selftests/sim/*.c")
+sim: $(SIM)					## the simulator: SEED=n, SEEDS=n, ARGS="--trace ..."
+	@$(SIM) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 FUZZ_SECONDS ?= 60
 fuzz:						## every fuzz target, FUZZ_SECONDS=60 each

@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * world.c - the course of one seed: servers and clients begin, the weather is bad for some virtual seconds, then it
+ * clears, the machines lose power once more, everybody finishes what he began and leaves; then what is left must be exactly
+ * what the witness has seen, and nothing else.
+ */
+#include "sim_i.h"
+
+#include <unistd.h>
+
+#define DISK_BYTES	(128u << 20)
+#define SEGMENT_BYTES	(1u << 20)
+
+struct simworld *W;
+
+void *xrealloc(void *p, size_t n)
+{
+	p = realloc(p, n);
+	if (!p)
+		abort();
+	return p;
+}
+
+void *xcalloc(size_t n)
+{
+	void *p = calloc(1, n ? n : 1);
+
+	if (!p)
+		abort();
+	return p;
+}
+
+void fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (W->failed)
+		return;
+	W->failed = true;
+	printf("# seed %" PRIu64 " at %" PRIu64 " us: ", W->seed, now() / 1000);
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
+}
+
+void trace(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!W->trace)
+		return;
+	printf("# %10" PRIu64 " ", now());
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
+}
+
+/* ---- servers --------------------------------------------------------------------------------------------------- */
+
+static void on_started(void *arg, int err, const char *why)
+{
+	struct server *s = arg;
+
+	if (err && cfs_sim_node_alive(s->sn))
+		fail("server %u does not start: %s", s->i, why);
+	s->started = true;
+	trace("server %u serves", s->i);
+}
+
+static void on_failed(void *arg, int err, const char *why)
+{
+	struct server *s = arg;
+
+	if (cfs_sim_node_alive(s->sn))
+		fail("server %u failed: %d %s", s->i, err, why);
+	s->failed = true;
+}
+
+static void on_stopped(void *arg)
+{
+	((struct server *)arg)->stopped = true;
+}
+
+static void server_start(struct server *s)
+{
+	struct cfs_node_params p = { .listen = s->addr, .state_dir = s->dir, .targets = &s->target, .n_targets = 1,
+		.lease_ms = LEASE_MS, .checkpoint_bytes = 60000, .started = on_started, .failed = on_failed, .arg = s,
+		.members = s->members, .n_members = W->n_servers };
+
+	if (s->node || W->failed)
+		return;
+	if (!cfs_sim_node_alive(s->sn))
+		cfs_sim_node_restart(s->sn);
+	if (cfs_sim_disk_open(s->disk, &s->dev)) {
+		fail("server %u: its disk is busy", s->i);
+		return;
+	}
+	s->target = (struct cfs_node_target){ .dev = s->dev, .path = s->addr };
+	p.clock = cfs_sim_node_clock(s->sn);
+	p.net = cfs_sim_node_net(s->sn);
+	for (unsigned i = 0; i < W->n_servers; i++)
+		s->members[i] = (struct cfs_raft_member){ .id = i + 1, .address = W->servers[i].addr };
+	s->started = s->stopped = s->failed = false;
+	trace("server %u starts", s->i);
+	if (cfs_node_create(&p, &s->node))
+		abort();
+}
+
+static void server_crash(struct server *s, enum cfs_sim_crash how)
+{
+	char shard[96];
+
+	if (!s->node)
+		return;
+	trace("server %u %s", s->i, how == CFS_SIM_POWER ? "loses power" : "is killed");
+	cfs_sim_node_crash(s->sn, how);
+	cfs_node_stop(s->node, on_stopped);
+	cfs_sim_node_unwind(s->sn);
+	cfs_node_abandon(s->node);
+	cfs_dev_close(s->dev);
+	s->node = NULL;
+	snprintf(shard, sizeof(shard), "%s/shard0", s->dir);
+	if (how == CFS_SIM_POWER && cfs_meta_discard(shard))	/* another boot_id: cfs_meta_open() would see that */
+		abort();
+}
+
+static void server_format(struct server *s)
+{
+	struct cfs_format_params fp = { .target_id = s->i, .segment_bytes = SEGMENT_BYTES };
+	struct cfs_dev *dev;
+	char err[256] = "";
+
+	memcpy(fp.cluster, "simulated", 9);
+	if (cfs_sim_disk_create(s->sn, DISK_BYTES, 4096, &s->disk) || cfs_sim_disk_open(s->disk, &dev))
+		abort();
+	if (cfs_store_format(dev, &fp, err, sizeof(err)))
+		fail("cannot format: %s", err);
+	cfs_dev_close(dev);
+}
+
+/* ---- weather ------------------------------------------------------------------------------------------------------ */
+
+enum { HEAL_CLIENT = 1, HEAL_SERVER, HEAL_DISK, BOOT, REVIVE, HEAL_LAG };
+
+static void heal(void *arg)
+{
+	unsigned i = (unsigned)(uintptr_t)arg & 255, kind = (unsigned)((uintptr_t)arg >> 8);
+
+	switch (kind) {
+	case HEAL_CLIENT: cfs_sim_net_isolate(W->clients[i].sn, false); break;
+	case HEAL_SERVER: cfs_sim_net_isolate(W->servers[i].sn, false); break;
+	case HEAL_DISK: cfs_sim_disk_faults(W->servers[i].disk, &(struct cfs_sim_faults){ 0 }); break;
+	case BOOT: server_start(&W->servers[i]); break;
+	case REVIVE:
+		if (W->clients[i].state == CL_DEAD)
+			client_start(&W->clients[i]);
+		break;
+	case HEAL_LAG: cfs_sim_net_lag(W->clients[i].sn, 0); break;
+	}
+}
+
+static void heal_at(unsigned kind, unsigned i, uint64_t max_ms)
+{
+	cfs_sim_at(W->sim, now() + cfs_sim_between(W->sim, 5 * MS, max_ms * MS), heal, (void *)(uintptr_t)(kind << 8 | i));
+}
+
+/* bits flip in an object, and in each other one that has the same bytes there */
+static void rot(struct server *s)
+{
+	struct object *o = W->n_objects ? &W->objects[pick(W->n_objects)] : NULL;
+	const uint8_t *disk = cfs_sim_disk_bytes(s->disk), *at;
+
+	if (!o || !o->committed || o->len < CFS_INLINE_MAX + 64)
+		return;
+	at = memmem(disk, DISK_BYTES, o->bytes + o->len - 64, 64);
+	if (!at)
+		return;
+	for (unsigned i = 0; i < W->n_objects; i++)
+		if (memmem(W->objects[i].bytes, W->objects[i].len, o->bytes + o->len - 64, 64))
+			W->objects[i].rotten = true;
+	trace("rot in an object of %u bytes at %zu", o->len, (size_t)(at - disk));
+	cfs_sim_disk_rot(s->disk, (uint64_t)(at - disk), 64, 3);
+	W->st.rotten++;
+}
+
+static void weather(void *arg)
+{
+	struct server *s = &W->servers[pick(W->n_servers)];
+	struct client_s *c = &W->clients[pick(W->n_clients)];
+	unsigned dice = pick(100);
+
+	(void)arg;
+	if (W->calm_down || W->failed)
+		return;
+	if (dice < 22) {
+		trace("cut between client %u and server %u", c->i, s->i);
+		cfs_sim_net_cut(c->sn, s->sn);
+		W->st.cuts++;
+	} else if (dice < 36) {
+		trace("client %u is alone", c->i);
+		cfs_sim_net_isolate(c->sn, true);
+		heal_at(HEAL_CLIENT, c->i, pick(3) ? 800 : 6000);
+		W->st.partitions++;
+	} else if (dice < 41) {
+		trace("server %u is alone", s->i);
+		cfs_sim_net_isolate(s->sn, true);
+		heal_at(HEAL_SERVER, s->i, 1500);
+		W->st.partitions++;
+	} else if (dice < 52) {
+		server_crash(s, CFS_SIM_KILL);
+		heal_at(BOOT, s->i, pick(4) ? 300 : 3000);
+		W->st.crashes++;
+	} else if (dice < 63) {
+		server_crash(s, CFS_SIM_POWER);
+		heal_at(BOOT, s->i, pick(4) ? 300 : 3000);
+		W->st.powers++;
+	} else if (dice < 70) {
+		cfs_sim_disk_faults(s->disk, &(struct cfs_sim_faults){ .slow = 20 + pick(200) });
+		heal_at(HEAL_DISK, s->i, 500);
+	} else if (dice < 76) {
+		cfs_sim_net_lag(c->sn, cfs_sim_below(W->sim, 50 * MS));
+		heal_at(HEAL_LAG, c->i, 1000);
+	} else if (dice < 84) {
+		if (c->state != CL_DEAD) {
+			client_kill(c);
+			heal_at(REVIVE, c->i, 4000);
+			W->st.deaths++;
+		}
+	} else if (dice < 88) {
+		if (W->n_servers == 1)
+			rot(s);
+	} else if (dice < 94) {
+		if (s->node && s->started)
+			cfs_node_checkpoint(s->node);
+	} else if (W->full) {
+		cfs_sim_disk_faults(s->disk, &(struct cfs_sim_faults){ .full = true });
+		heal_at(HEAL_DISK, s->i, 300);
+		W->st.full++;
+	}
+	cfs_sim_at(W->sim, now() + cfs_sim_between(W->sim, 20 * MS, 500 * MS), weather, NULL);
+}
+
+static void clear_up(void)
+{
+	W->calm_down = true;
+	for (unsigned i = 0; i < W->n_servers; i++) {
+		cfs_sim_net_isolate(W->servers[i].sn, false);
+		cfs_sim_disk_faults(W->servers[i].disk, &(struct cfs_sim_faults){ 0 });
+		server_start(&W->servers[i]);
+	}
+	for (unsigned i = 0; i < W->n_clients; i++) {
+		cfs_sim_net_isolate(W->clients[i].sn, false);
+		cfs_sim_net_lag(W->clients[i].sn, 0);
+		W->clients[i].lazy = false;
+		if (W->clients[i].state == CL_DEAD)
+			client_start(&W->clients[i]);
+	}
+}
+
+/* ---- the end ---------------------------------------------------------------------------------------------------------- */
+
+static bool all_idle(void *arg)
+{
+	(void)arg;
+	if (W->failed)
+		return true;
+	for (unsigned i = 0; i < W->n_clients; i++)
+		if (!client_idle(&W->clients[i]))
+			return false;
+	return true;
+}
+
+static bool step_until(bool (*cond)(void *), uint64_t limit_ns)
+{
+	uint64_t end = now() + limit_ns;
+
+	while (!cond(NULL) && now() < end && !W->failed)
+		if (!cfs_sim_step(W->sim))
+			break;
+	return cond(NULL);
+}
+
+static bool never(void *arg)
+{
+	(void)arg;
+	return W->failed;
+}
+
+static struct server *leader(void)
+{
+	for (unsigned i = 0; i < W->n_servers; i++)
+		if (W->servers[i].node && W->servers[i].started && cfs_node_is_leader(W->servers[i].node))
+			return &W->servers[i];
+	return NULL;
+}
+
+static bool has_leader(void *arg)
+{
+	(void)arg;
+	return W->failed || leader();
+}
+
+static void on_finding(void *arg, const char *finding)
+{
+	(void)arg;
+	fail("the state is not sound: %s", finding);
+}
+
+struct live {
+	struct cfs_oid *oids;
+	unsigned n, cap;
+};
+
+static int on_extent(void *arg, uint64_t ino, const struct cfs_extent *e)
+{
+	struct live *l = arg;
+
+	(void)ino;
+	if (cfs_le32_to_cpu(e->flags) & CFS_EXT_UNWRITTEN)
+		return 0;
+	if (l->n == l->cap) {
+		l->cap = l->cap ? l->cap * 2 : 64;
+		l->oids = xrealloc(l->oids, l->cap * sizeof(l->oids[0]));
+	}
+	l->oids[l->n++] = e->oid;
+	return 0;
+}
+
+static bool has_oid(const struct live *l, const struct cfs_oid *oid)
+{
+	for (unsigned i = 0; i < l->n; i++)
+		if (!memcmp(&l->oids[i], oid, sizeof(*oid)))
+			return true;
+	return false;
+}
+
+/* each object that a file needs is stored; each one stored is needed, or was never committed, or is a checkpoint */
+static void check_objects(struct cfs_node *n)
+{
+	struct live used = { 0 }, stored = { 0 };
+	struct cfs_oid oids[64];
+	uint32_t lens[64];
+	uint64_t cursor = 0;
+	int got;
+
+	cfs_meta_walk_extents(n->meta, on_extent, &used);
+	while ((got = cfs_store_list(n->targets[0].store, &cursor, oids, lens, 64)) > 0)
+		for (int i = 0; i < got; i++)
+			on_extent(&stored, 0, &(struct cfs_extent){ .oid = oids[i] });
+	for (unsigned i = 0; i < used.n && !W->failed; i++)
+		if (!has_oid(&stored, &used.oids[i]))
+			fail("a file's object %" PRIx64 ".%" PRIx64 " is not stored", cfs_le64_to_cpu(used.oids[i].owner),
+			     cfs_le64_to_cpu(used.oids[i].seq));
+	for (unsigned i = 0; i < stored.n && !W->failed; i++) {
+		struct object *o = object_of(&stored.oids[i]);
+
+		if (stored.oids[i].owner == CFS_OID_OWNER_META || has_oid(&used, &stored.oids[i]) || (o && !o->committed))
+			continue;
+		fail("object %" PRIx64 ".%" PRIx64 " belongs to no file any more, and is still there",
+		     cfs_le64_to_cpu(stored.oids[i].owner), cfs_le64_to_cpu(stored.oids[i].seq));
+	}
+	free(used.oids);
+	free(stored.oids);
+}
+
+/* what the state says of a file's bytes is what the model has */
+static void check_contents(struct cfs_meta *m)
+{
+	static uint8_t out[CFS_BODY_MAX] __attribute__((aligned(8)));
+	static uint8_t data[FILE_MAX];
+
+	for (uint64_t i = 1; i < INOS_MAX && !W->failed; i++) {
+		struct inode *in = &W->inos[i];
+		struct cfs_open_req q = { .ino = cfs_cpu_to_le64(i), .max_extents = cfs_cpu_to_le32(512) };
+		struct cfs_open_rep rep;
+		const uint8_t *p = out + sizeof(rep);
+		uint32_t len = 0;
+
+		if (!in->exists || !S_ISREG(in->mode))
+			continue;
+		if (cfs_meta_read(m, CFS_OP_OPEN, 0, &q, sizeof(q), out, &len)) {
+			fail("inode %" PRIu64 " cannot be opened", i);
+			return;
+		}
+		memcpy(&rep, out, sizeof(rep));
+		memset(data, 0, sizeof(data));
+		memcpy(data, p, cfs_le32_to_cpu(rep.inline_len));
+		p += cfs_le32_to_cpu(rep.inline_len);
+		for (uint32_t k = 0; k < cfs_le32_to_cpu(rep.n_extents); k++) {
+			struct cfs_extent x;
+			struct object *o;
+
+			cfs_copy_elem(&x, p, k);
+			o = object_of(&x.oid);
+			if (o && cfs_le64_to_cpu(x.file_off) + cfs_le32_to_cpu(x.len) <= FILE_MAX)
+				memcpy(data + cfs_le64_to_cpu(x.file_off), o->bytes + cfs_le32_to_cpu(x.obj_off), cfs_le32_to_cpu(x.len));
+		}
+		if (cfs_le64_to_cpu(rep.attr.size) != in->size || (in->size && in->data && memcmp(data, in->data, in->size)))
+			fail("at the end inode %" PRIu64 " has other bytes than were committed", i);
+	}
+}
+
+static void on_store_finding(void *arg, const struct cfs_store_finding *f)
+{
+	(void)arg;
+	trace("store: %s", f->text);
+}
+
+/* the disk by itself, nothing running on it */
+static void check_disk(struct server *s)
+{
+	struct cfs_store_checked chk = { 0 };
+	char err[256] = "";
+	struct cfs_dev *dev;
+
+	cfs_sim_node_restart(s->sn);
+	if (cfs_sim_disk_open(s->disk, &dev))
+		abort();
+	if (cfs_store_check(dev, on_store_finding, NULL, &chk, err, sizeof(err)))
+		fail("server %u: its disk cannot be checked: %s", s->i, err);
+	else if (chk.errors && !W->st.rotten)
+		fail("server %u: its disk has %" PRIu64 " errors", s->i, chk.errors);
+	cfs_dev_close(dev);
+	cfs_sim_node_crash(s->sn, CFS_SIM_KILL);
+}
+
+static void finish(void)
+{
+	struct cfs_meta_stat st;
+	struct server *s;
+
+	clear_up();
+	if (!step_until(has_leader, 20000 * MS) && !W->failed)
+		fail("nobody leads");
+	for (unsigned i = 0; i < W->n_servers && !W->failed; i++) {
+		server_crash(&W->servers[i], CFS_SIM_POWER);
+		server_start(&W->servers[i]);
+	}
+	W->calm = true;
+	if (!step_until(all_idle, 60000 * MS) && !W->failed) {
+		for (unsigned i = 0; i < W->n_clients; i++)
+			for (unsigned t = 0; t < SLOTS; t++)
+				if (W->clients[i].th[t].r.busy)
+					fail("client %u/%u waits for an answer to opcode %u since %" PRIu64, i, t, W->clients[i].th[t].r.op,
+					     W->clients[i].th[t].r.inv_ns);
+		fail("not everybody finishes");
+	}
+	for (unsigned i = 0; i < W->n_clients && !W->failed; i++) {
+		if (i % 2)		/* some just go away, and must be fenced */
+			client_close_session(&W->clients[i]);
+	}
+	if (!W->failed)
+		cfs_sim_run(W->sim, now() + 100 * MS);
+	for (unsigned i = 0; i < W->n_clients && !W->failed; i++)
+		client_kill(&W->clients[i]);
+	step_until(never, 150000 * MS);
+	s = W->failed ? NULL : leader();
+	if (!s) {
+		if (!W->failed)
+			fail("nobody leads at the end");
+		return;
+	}
+	model_compare(s->node->meta);
+	check_contents(s->node->meta);
+	if (!W->failed && !cfs_meta_stat(s->node->meta, &st) && (st.sessions || st.locks || st.orphans || st.dead_objects || st.purging))
+		fail("left behind: %" PRIu64 " sessions, %" PRIu64 " locks, %" PRIu64 " orphans, %" PRIu64 " dead objects, %" PRIu64
+		     " files to be purged", st.sessions, st.locks, st.orphans, st.dead_objects, st.purging);
+	if (!W->failed)
+		cfs_meta_check(s->node->meta, false, on_finding, NULL);
+	if (!W->failed && W->n_servers == 1)
+		check_objects(s->node);
+	for (unsigned i = 0; i < W->n_servers && !W->failed; i++) {
+		server_crash(&W->servers[i], CFS_SIM_KILL);
+		check_disk(&W->servers[i]);
+	}
+}
+
+/* ---- one seed -------------------------------------------------------------------------------------------------------------- */
+
+static void begin(uint64_t seed, const struct options *o)
+{
+	struct cfs_sim_params sp = { .skew_ppm = seed % 5 ? 100 : 8000 };
+
+	W = xcalloc(sizeof(*W));
+	W->seed = seed;
+	W->trace = o->trace;
+	W->full = o->full;
+	if (cfs_sim_create(seed, &sp, &W->sim))
+		abort();
+	W->n_servers = o->servers;
+	W->n_clients = o->clients ? o->clients : 2 + pick(CLIENTS_MAX - 1);
+	W->focus = 1 + pick(NAMES);
+	witness_init();
+	for (unsigned i = 0; i < W->n_servers; i++) {
+		struct server *s = &W->servers[i];
+
+		s->i = i;
+		snprintf(s->addr, sizeof(s->addr), "s%u:1", i);
+		strcpy(s->dir, "/tmp/claudefs-sim.XXXXXX");
+		if (!mkdtemp(s->dir) || cfs_sim_node_create(W->sim, s->addr, &s->sn))
+			abort();
+		server_format(s);
+	}
+	for (unsigned i = 0; i < W->n_servers; i++)
+		server_start(&W->servers[i]);
+	for (unsigned i = 0; i < W->n_clients; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "c%u", i);
+		W->clients[i].i = i;
+		if (cfs_sim_node_create(W->sim, name, &W->clients[i].sn))
+			abort();
+		client_start(&W->clients[i]);
+	}
+}
+
+static void end(void)
+{
+	char shard[96];
+
+	for (unsigned i = 0; i < W->n_clients; i++) {
+		struct client_s *c = &W->clients[i];
+
+		cfs_sim_node_crash(c->sn, CFS_SIM_KILL);
+		forget_all(c);
+		for (unsigned t = 0; t < SLOTS; t++)
+			free(c->th[t].buf);
+	}
+	for (unsigned i = 0; i < W->n_servers; i++) {
+		struct server *s = &W->servers[i];
+
+		server_crash(s, CFS_SIM_KILL);
+		snprintf(shard, sizeof(shard), "%s/shard0", s->dir);
+		cfs_meta_discard(shard);
+		rmdir(shard);
+		rmdir(s->dir);
+	}
+	cfs_sim_destroy(W->sim);
+	witness_fini();
+	free(W);
+	W = NULL;
+}
+
+bool world_run(uint64_t seed, const struct options *o, struct stats *sum, uint64_t *ret_trace)
+{
+	uint64_t until;
+	bool ok;
+
+	begin(seed, o);
+	until = now() + (o->ms ? o->ms : 3000 + pick(6000)) * MS;
+	cfs_sim_at(W->sim, now() + 1000 * MS, weather, NULL);
+	while (now() < until && !W->failed && cfs_sim_step(W->sim))
+		;
+	if (!W->failed)
+		finish();
+	ok = !W->failed;
+	*sum = W->st;
+	*ret_trace = cfs_sim_trace(W->sim);
+	end();
+	return ok;
+}
