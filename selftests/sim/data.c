@@ -302,6 +302,8 @@ static void committed(struct client_s *c, unsigned t, struct cfs_msg *msg)
 	if (!f)
 		return;
 	f->flushing = false;
+	f->flushed_ns = now();
+	cfs_breaks_note(&c->breaks, CFS_BRK_ATTR, 0, th->ino, NULL, 0);	/* replies on their way are from before it */
 	if (cfs_le32_to_cpu(res.status) == ENOSPC)
 		return;
 	if (f->lease == CFS_LEASE_EXCL && client_live(c) && !res.status && f->dirty &&

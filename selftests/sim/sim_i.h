@@ -174,6 +174,7 @@ struct file_ent {
 	unsigned lease;
 	bool known, dirty, open, flushing, was_inline;
 	uint64_t size, ver;
+	uint64_t flushed_ns;		/* world's time at which its last flush ended */
 	uint8_t *data;			/* FILE_MAX */
 	bool orphan;			/* RELEASE is due */
 };
@@ -245,7 +246,7 @@ struct simworld {
 	struct client_s clients[CLIENTS_MAX];
 	unsigned focus;			/* how many names are in use */
 	bool full;			/* disks refuse writes at times */
-	bool calm_down;			/* faults are over */
+	bool calm_down, over;		/* faults are over; all clients are gone */
 	/* witness */
 	struct inode *inos;		/* INOS_MAX */
 	uint64_t dirs[64];		/* directories that ever were, the newest */

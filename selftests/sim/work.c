@@ -62,7 +62,8 @@ void check_attr(struct client_s *c, const struct cfs_attr *a, uint64_t from, boo
 	struct file_ent *f = file_find(c, ino);
 	uint64_t v[4] = { cfs_le32_to_cpu(a->nlink), cfs_le32_to_cpu(a->mode), cfs_le64_to_cpu(a->parent), cfs_le64_to_cpu(a->change) };
 	uint64_t b[4] = { cfs_le64_to_cpu(a->size) };
-	bool mine = f && (f->dirty || f->flushing);
+	/* what is newer here than there, or was when the server answered */
+	bool mine = f && (f->dirty || f->flushing || f->flushed_ns >= from);
 
 	if (!in || !in->born)
 		fail("client %u: %s tells of inode %" PRIu64 ", which was never made", c->i, what, ino);

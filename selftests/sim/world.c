@@ -154,7 +154,7 @@ static void heal(void *arg)
 	case HEAL_DISK: cfs_sim_disk_faults(W->servers[i].disk, &(struct cfs_sim_faults){ 0 }); break;
 	case BOOT: server_start(&W->servers[i]); break;
 	case REVIVE:
-		if (W->clients[i].state == CL_DEAD)
+		if (W->clients[i].state == CL_DEAD && !W->over)
 			client_start(&W->clients[i]);
 		break;
 	case HEAL_LAG: cfs_sim_net_lag(W->clients[i].sn, 0); break;
@@ -453,6 +453,7 @@ static void finish(void)
 	}
 	if (!W->failed)
 		cfs_sim_run(W->sim, now() + 100 * MS);
+	W->over = true;
 	for (unsigned i = 0; i < W->n_clients && !W->failed; i++)
 		client_kill(&W->clients[i]);
 	step_until(never, 150000 * MS);
