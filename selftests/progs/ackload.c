@@ -183,7 +183,12 @@ static int perform(const struct action *x)
 	case 'W': return write_all(path_of(x->a), O_WRONLY, x, true);
 	case 'N': return write_all(path_of(x->a), O_WRONLY, x, false);
 	case 'A': return write_all(path_of(x->a), O_WRONLY | O_APPEND, x, true);
-	case 'T': return truncate(path_of(x->a), (off_t)x->len);
+	case 'T':		/* a change of the size is data: durable with fsync */
+		fd = open(path_of(x->a), O_WRONLY | O_CLOEXEC);
+		if (fd < 0)
+			return -1;
+		rc = ftruncate(fd, (off_t)x->len) || (!unsynced && fsync(fd)) ? -1 : 0;
+		return close(fd) ? -1 : rc;
 	case 'X': return setxattr(path_of(x->a), "user.a", &x->seed, sizeof(x->seed), 0);
 	case 'P': return chmod(path_of(x->a), 0600 | (x->seed & 0177));
 	case 'L':
