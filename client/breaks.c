@@ -24,6 +24,7 @@ struct item {
 	uint8_t to_mode;
 	uint8_t name_len;
 	uint8_t answer;
+	bool claimed;			/* said to be open without knowing it */
 	char name[CFS_NAME_MAX];
 };
 
@@ -220,10 +221,9 @@ static void forget_here(struct cfs_client *c, struct item *it)
 	if (it->flags & CFS_BRK_DIRATTR)
 		cfs_dcache_drop_attr(c->dcache, it->dir);
 	if ((it->flags & CFS_BRK_UNLINK) && cfs_dcache_attr(c->dcache, it->ino, &attr))
-		cfs_removed_dir_add(c, &attr);
+		cfs_removed_add(c, &attr);
 	if (it->flags & (CFS_BRK_ATTR | CFS_BRK_DATA | CFS_BRK_UNLINK)) {
 		cfs_dcache_drop_attr(c->dcache, it->ino);
-		cfs_inode_forget_mode(c, it->ino);
 	}
 }
 
@@ -239,11 +239,52 @@ static void forget_in_kernel(struct cfs_client *c, struct item *it)
 		cfs_notify_attr(c, it->ino);
 	if ((it->flags & CFS_BRK_DATA) && c->data_started && cfs_data_break(c, it->ino, it->to_mode))
 		it->answer |= CFS_BRKR_OPEN;
-	if (it->flags & CFS_BRK_UNLINK) {
-		if (cfs_inode_set_orphan(c, it->ino))
+	if (it->flags & (CFS_BRK_DATA | CFS_BRK_UNLINK)) {
+		/* first look who is making files, then whether this one is open: it may change from one to the other */
+		bool making = cfs_making(c);
+		bool open = it->flags & CFS_BRK_UNLINK ? cfs_inode_set_orphan(c, it->ino) :
+			    cfs_inode_is_open(c, it->ino);
+
+		it->claimed = !open && making;
+		if (open || making)
 			it->answer |= CFS_BRKR_OPEN;
-		else
-			it->answer &= (uint8_t)~CFS_BRKR_OPEN;
+	}
+	cfs_debug("break of %llx/%.*s inode %llx flags %x mode %u: answer %u%s", (unsigned long long)it->dir, it->name_len,
+		  it->name, (unsigned long long)it->ino, it->flags, it->to_mode, it->answer,
+		  it->claimed ? ", perhaps" : "");
+}
+
+/*
+ * We said that a file is open because it might be one that is being created just now. Now it is known: if it is not, the
+ * server is told so.
+ */
+static void settle_claims(struct cfs_client *c, struct cb_job *j)
+{
+	struct {
+		struct cfs_lease_list list;
+		struct cfs_lease_item item;
+	} body = { .list.n = cfs_cpu_to_le32(1) };
+	struct iovec iov = { &body, sizeof(body) };
+	struct cfs_call call = { .opcode = CFS_OP_LEASE_RETURN, .body = &iov, .n_body = 1 };
+	bool any = false;
+
+	for (uint32_t i = 0; i < j->n; i++)
+		any |= j->items[i].claimed;
+	if (!any)
+		return;
+	cfs_making_settle(c);
+	for (uint32_t i = 0; i < j->n; i++) {
+		struct item *it = &j->items[i];
+
+		if (!it->claimed)
+			continue;
+		if (it->flags & CFS_BRK_UNLINK) {
+			if (!cfs_inode_set_orphan(c, it->ino))
+				cfs_op_release_orphan(c, it->ino);
+		} else if (!cfs_inode_is_open(c, it->ino)) {
+			body.item.ino = cfs_cpu_to_le64(it->ino);
+			cfs_call(c, &call);
+		}
 	}
 }
 
@@ -274,7 +315,9 @@ static void handle_break(struct cfs_client *c, void *arg)
 		out.answers[i] = j->items[i].answer;
 	}
 	cfs_session_answer(c, j->conn_gen, &j->hdr, 0, &out, (uint32_t)sizeof(out.rep) + j->n);
-	free_job(c, j);
+	__atomic_sub_fetch(&c->breaks_pending, 1, __ATOMIC_ACQ_REL);
+	settle_claims(c, j);
+	free(j);
 }
 
 static int decode_break(struct cb_job *j, const void *body, uint32_t len)

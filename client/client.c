@@ -96,6 +96,19 @@ void cfs_reply_end(struct cfs_client *c)
 	CFS_ASSERT(!(s & 1));
 }
 
+/* wait while a counter stands at an odd value that it has now */
+static void wait_while_odd(const uint64_t *counter)
+{
+	uint64_t s = __atomic_load_n(counter, __ATOMIC_SEQ_CST);
+
+	for (unsigned spins = 0; (s & 1) && __atomic_load_n(counter, __ATOMIC_SEQ_CST) == s; spins++) {
+		if (spins < 64)
+			sched_yield();
+		else
+			nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
+	}
+}
+
 /*
  * The note was published before (sequentially consistent), so a section that begins from now on sees it; wait for
  * those that are open. They last as long as a write(2) to /dev/fuse; threads cannot go away while the lock is held.
@@ -106,18 +119,66 @@ void cfs_reply_barrier(struct cfs_client *c)
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&c->threads_lock);
-	cfs_list_for_each(pos, &c->threads) {
-		struct cfs_thread *t = cfs_list_entry(pos, struct cfs_thread, link);
-		uint64_t s = __atomic_load_n(&t->section, __ATOMIC_SEQ_CST);
+	cfs_list_for_each(pos, &c->threads)
+		wait_while_odd(&cfs_list_entry(pos, struct cfs_thread, link)->section);
+	pthread_mutex_unlock(&c->threads_lock);
+}
 
-		for (unsigned spins = 0; (s & 1) && __atomic_load_n(&t->section, __ATOMIC_SEQ_CST) == s; spins++) {
-			if (spins < 64)
-				sched_yield();
-			else
-				nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
-		}
+/* ---- creations under way --------------------------------------------------------------------- */
+void cfs_making_begin(struct cfs_client *c)
+{
+	__atomic_add_fetch(&c->making, 1, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&cfs_thread_self(c)->making, 1, __ATOMIC_SEQ_CST);
+}
+
+void cfs_making_end(struct cfs_client *c)
+{
+	__atomic_add_fetch(&cfs_thread_self(c)->making, 1, __ATOMIC_SEQ_CST);
+	CFS_ASSERT(__atomic_fetch_sub(&c->making, 1, __ATOMIC_SEQ_CST) > 0);
+}
+
+bool cfs_making(struct cfs_client *c)
+{
+	return __atomic_load_n(&c->making, __ATOMIC_SEQ_CST) > 0;
+}
+
+/* creations wait for servers: not with the lock held. A thread that ends has none */
+void cfs_making_settle(struct cfs_client *c)
+{
+	struct waited {
+		const struct cfs_thread *t;
+		uint64_t making;
+	} *v = NULL;
+	size_t n = 0, i = 0;
+	struct cfs_list *pos;
+	bool all = true;
+
+	pthread_mutex_lock(&c->threads_lock);
+	cfs_list_for_each(pos, &c->threads)
+		n++;
+	v = calloc(n + 1, sizeof(*v));
+	CFS_ASSERT(v != NULL);
+	cfs_list_for_each(pos, &c->threads) {
+		v[i].t = cfs_list_entry(pos, struct cfs_thread, link);
+		v[i].making = __atomic_load_n(&v[i].t->making, __ATOMIC_SEQ_CST);
+		i++;
 	}
 	pthread_mutex_unlock(&c->threads_lock);
+	do {
+		if (!all)
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		all = true;
+		pthread_mutex_lock(&c->threads_lock);
+		cfs_list_for_each(pos, &c->threads) {
+			const struct cfs_thread *t = cfs_list_entry(pos, struct cfs_thread, link);
+
+			for (i = 0; i < n; i++)
+				all &= v[i].t != t || !(v[i].making & 1) ||
+				       __atomic_load_n(&t->making, __ATOMIC_SEQ_CST) != v[i].making;
+		}
+		pthread_mutex_unlock(&c->threads_lock);
+	} while (!all && !__atomic_load_n(&c->stopping, __ATOMIC_ACQUIRE));
+	free(v);
 }
 
 /* ---- notes ------------------------------------------------------------------------------------ */
@@ -164,6 +225,49 @@ void cfs_busy_begin(struct cfs_client *c, uint64_t dir)
 void cfs_busy_end(struct cfs_client *c, uint64_t dir)
 {
 	CFS_ASSERT(__atomic_fetch_sub(busy_counter(c, dir), 1, __ATOMIC_SEQ_CST) > 0);
+}
+
+static uint64_t hint_key(uint64_t dir, const char *name, size_t len)
+{
+	return cfs_hash64(name, len, cfs_hash_u64(dir));
+}
+
+void cfs_hint_put(struct cfs_client *c, uint64_t dir, const char *name, size_t len, uint64_t ino)
+{
+	uint64_t key = hint_key(dir, name, len);
+
+	__atomic_store_n(&c->hints[key % CFS_HINTS].ino, ino, __ATOMIC_RELAXED);
+	__atomic_store_n(&c->hints[key % CFS_HINTS].key, key, __ATOMIC_RELAXED);
+}
+
+uint64_t cfs_hint_get(struct cfs_client *c, uint64_t dir, const char *name, size_t len)
+{
+	uint64_t key = hint_key(dir, name, len);
+
+	if (__atomic_load_n(&c->hints[key % CFS_HINTS].key, __ATOMIC_RELAXED) != key)
+		return 0;
+	return __atomic_load_n(&c->hints[key % CFS_HINTS].ino, __ATOMIC_RELAXED);
+}
+
+static uint32_t *victim_counter(struct cfs_client *c, uint64_t ino)
+{
+	return &c->victims[cfs_hash_u64(ino) % CFS_BUSY_DIRS];
+}
+
+void cfs_victim_begin(struct cfs_client *c, uint64_t ino)
+{
+	__atomic_add_fetch(victim_counter(c, ino), 1, __ATOMIC_SEQ_CST);
+}
+
+void cfs_victim_end(struct cfs_client *c, uint64_t ino)
+{
+	CFS_ASSERT(__atomic_fetch_sub(victim_counter(c, ino), 1, __ATOMIC_SEQ_CST) > 0);
+}
+
+void cfs_victim_wait(struct cfs_client *c, uint64_t ino)
+{
+	while (__atomic_load_n(victim_counter(c, ino), __ATOMIC_SEQ_CST) && !__atomic_load_n(&c->stopping, __ATOMIC_ACQUIRE))
+		nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
 }
 
 bool cfs_busy(struct cfs_client *c, uint64_t dir)

@@ -26,6 +26,7 @@
 #define CFS_PING_DIV		4u		/* heartbeats in one lease time */
 #define CFS_FUSE_OPS_MAX	64u		/* opcodes counted */
 #define CFS_RPC_OPS_MAX		128u
+#define CFS_HINTS		4096u	/* names whose last known inode is remembered, right or wrong */
 #define CFS_BUSY_DIRS		1024u		/* counters of mutations under way, by hash of directory */
 
 struct fuse_session;
@@ -51,6 +52,7 @@ struct cfs_thread {
 	struct cfs_list link;		/* cfs_client.threads */
 	struct cfs_client *c;
 	uint64_t section;		/* atomic: odd while inside a reply section */
+	uint64_t making;		/* atomic: odd while a file is being created that will be open */
 	uint64_t tag;
 	int intr_fd;			/* eventfd: the request being served was interrupted */
 	bool intr_watched;
@@ -79,6 +81,15 @@ void cfs_thread_drop(struct cfs_client *c);
 void cfs_reply_begin(struct cfs_client *c);
 void cfs_reply_end(struct cfs_client *c);
 void cfs_reply_barrier(struct cfs_client *c);
+
+/*
+ * Creating a file: the server counts it as open from its reply on, we from a little later. A break that comes in between is
+ * answered as if the file were open; settle() waits until every creation that was under way has ended, either way.
+ */
+void cfs_making_begin(struct cfs_client *c);
+void cfs_making_end(struct cfs_client *c);
+bool cfs_making(struct cfs_client *c);
+void cfs_making_settle(struct cfs_client *c);
 
 /* ---- slots --------------------------------------------------------------------------- */
 struct cfs_slot {
@@ -168,6 +179,10 @@ struct cfs_client {
 	pthread_mutex_t breaks_lock;	/* serialises notes */
 	struct cfs_dcache *dcache;
 	uint32_t busy_dirs[CFS_BUSY_DIRS];	/* atomic */
+	struct {
+		uint64_t key, ino;
+	} hints[CFS_HINTS];		/* each word atomic; a pair that does not fit is harmless */
+	uint32_t victims[CFS_BUSY_DIRS];	/* atomic: by hash of inodes that are just losing a name */
 
 	struct cfs_session *sess;
 	struct cfs_jobs *jobs;
@@ -180,6 +195,7 @@ struct cfs_client {
 	pthread_mutex_t fhs_lock;
 	struct cfs_list fhs;		/* every open file and directory */
 	uint32_t breaks_pending;	/* atomic */
+	uint32_t making;		/* atomic: creations under way */
 	bool data_started;
 	bool setxattr_ext;		/* the kernel sends setxattr_flags */
 	bool end_done;			/* atomic: the end is over */
@@ -225,6 +241,17 @@ void cfs_busy_begin(struct cfs_client *c, uint64_t dir);
 void cfs_busy_end(struct cfs_client *c, uint64_t dir);
 bool cfs_busy(struct cfs_client *c, uint64_t dir);
 
+/*
+ * UNLINK and RENAME tell the server whether the victim is open here. So that an open does not slip in between: they
+ * mark the victim first and then look; who opens counts himself first, and then waits while the inode is marked.
+ */
+void cfs_victim_begin(struct cfs_client *c, uint64_t ino);
+/* which inode a name had when it was last seen, valid or not; 0: not known */
+void cfs_hint_put(struct cfs_client *c, uint64_t dir, const char *name, size_t len, uint64_t ino);
+uint64_t cfs_hint_get(struct cfs_client *c, uint64_t dir, const char *name, size_t len);
+void cfs_victim_end(struct cfs_client *c, uint64_t ino);
+void cfs_victim_wait(struct cfs_client *c, uint64_t ino);
+
 /* ---- rpc.c, rpc_targets.c ----------------------------------------------------------------- */
 /* like cfs_call(), but what a lost session did not carry out is repeated under the new one */
 int cfs_call_again(struct cfs_client *c, struct cfs_call *call);
@@ -269,6 +296,9 @@ bool cfs_breaks_pending(struct cfs_client *c);
 void cfs_breaks_drop_dir(struct cfs_client *c, uint64_t dir);
 /* everything is void: names, attributes, and (lost) all file data */
 void cfs_breaks_drop_all(struct cfs_client *c, bool lost);
+
+/* tell the server that an orphan is not held any more (fuse_ops.c) */
+void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino);
 
 int cfs_jobs_create(struct cfs_client *c, struct cfs_jobs **ret_jobs);
 /* run fn(arg) on a pool thread; -EBUSY when too many wait */

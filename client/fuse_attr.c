@@ -13,6 +13,7 @@
 
 #include <linux/fuse.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define STATFS_MS	1000u	/* how old an answer may be, and how long a question may take */
 
@@ -59,8 +60,8 @@ int cfs_op_getattr(struct cfs_op *op, uint64_t ino, struct cfs_attr *ret_attr)
 	return 0;
 }
 
-/* a directory that was removed while it is in use here: its last attributes, without links */
-static bool removed_dir(struct cfs_client *c, uint64_t ino, struct cfs_attr *attr)
+/* removed while it is in use here: its last attributes, without links */
+static bool removed(struct cfs_client *c, uint64_t ino, struct cfs_attr *attr)
 {
 	struct cfs_inode *i = cfs_inode_find(c, ino);
 	bool found = false;
@@ -73,7 +74,7 @@ static bool removed_dir(struct cfs_client *c, uint64_t ino, struct cfs_attr *att
 		pthread_mutex_unlock(&i->lock);
 	}
 	cfs_inode_put(c, i);
-	return found || cfs_removed_dir_find(c, ino, attr);
+	return found || cfs_removed_find(c, ino, attr);
 }
 
 /* what the kernel is told of the mtime when it reads by itself; true: the file is held exclusively */
@@ -135,7 +136,7 @@ static void find_attr(struct cfs_op *op, uint64_t ino, struct cfs_fh *fh,
 			return;
 	}
 	rc = ask_attr(op, ino, &f);
-	if ((rc == ENOENT || rc == ESTALE) && removed_dir(c, ino, &f.attr)) {
+	if ((rc == ENOENT || rc == ESTALE) && removed(c, ino, &f.attr)) {
 		f.valid = 0;
 		rc = 0;
 	}
@@ -232,7 +233,7 @@ static struct cfs_time time_of(const struct timespec *ts)
  * The size alone, by the data path, which knows whether the server must be asked. *f gets the attributes after it.
  * Return: 0 or errno.
  */
-static int set_size(struct cfs_op *op, uint64_t ino, uint64_t size, bool kill, struct cfs_fh *fh, struct found *f)
+static int set_size(struct cfs_op *op, uint64_t ino, uint64_t size, struct cfs_fh *fh, struct found *f)
 {
 	struct cfs_attr attr = { .ino = 0 };
 	struct cfs_client *c = op->c;
@@ -252,7 +253,7 @@ static int set_size(struct cfs_op *op, uint64_t ino, uint64_t size, bool kill, s
 			return ENOMEM;
 		attr.ino = 0;
 	}
-	rc = cfs_data_setsize(d ? d : fh->i->data, size, kill, &attr);
+	rc = cfs_data_setsize(d ? d : fh->i->data, size, false, &attr);
 	if (d)
 		cfs_data_put(d);
 	if (rc)
@@ -309,10 +310,48 @@ static int set_rest(struct cfs_op *op, uint64_t ino, const struct stat *st, uint
 	return 0;
 }
 
+/* what the server would have done, to what only we know any more */
+static void change_removed(struct cfs_client *c, const struct stat *st, uint32_t valid, struct cfs_attr *attr)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	attr->ctime = time_of(&now);
+	if (valid & CFS_SA_MODE)
+		attr->mode = cfs_cpu_to_le32((cfs_le32_to_cpu(attr->mode) & S_IFMT) | (st->st_mode & 07777));
+	if (valid & CFS_SA_UID)
+		attr->uid = cfs_cpu_to_le32(st->st_uid);
+	if (valid & CFS_SA_GID)
+		attr->gid = cfs_cpu_to_le32(st->st_gid);
+	if (valid & (CFS_SA_ATIME | CFS_SA_ATIME_NOW))
+		attr->atime = valid & CFS_SA_ATIME ? time_of(&st->st_atim) : attr->ctime;
+	if (valid & (CFS_SA_MTIME | CFS_SA_MTIME_NOW))
+		attr->mtime = valid & CFS_SA_MTIME ? time_of(&st->st_mtim) : attr->ctime;
+	cfs_removed_change(c, attr);
+}
+
+int cfs_op_kill_priv(struct cfs_op *op, uint64_t ino)
+{
+	struct stat none = { .st_mode = 0 };
+	struct found f = { .cached = false };
+	struct cfs_ttl ttl;
+	struct cfs_attr attr;
+	int err = cfs_op_getattr(op, ino, &attr);
+
+	if (err || !((cfs_le32_to_cpu(attr.mode) & 06000) || (cfs_le32_to_cpu(attr.flags) & CFS_IF_CAPS)))
+		return err;
+	err = set_rest(op, ino, &none, CFS_SA_KILLPRIV, &f);
+	if (err)
+		return err;
+	ttl = cfs_op_ttl(op->c);
+	cfs_op_changed_attr(op->c, &f.attr, f.valid, f.since, &ttl);
+	return 0;
+}
+
 void cfs_fuse_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
 {
 	struct cfs_op op = cfs_op_begin(req);
-	uint32_t valid = wanted_changes(to_set);
+	uint32_t valid = wanted_changes(to_set), wanted = valid;
 	struct found f = { .cached = false };
 	struct cfs_client *c = op.c;
 	struct cfs_ttl ttl;
@@ -320,12 +359,20 @@ void cfs_fuse_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_se
 	int err = 0;
 
 	if (to_set & FUSE_SET_ATTR_SIZE) {
-		err = set_size(&op, ino, (uint64_t)st->st_size, valid & CFS_SA_KILLPRIV, fi ? cfs_fh_of(fi) : NULL, &f);
+		if (valid & CFS_SA_KILLPRIV)
+			err = cfs_op_kill_priv(&op, ino);
+		if (!err)
+			err = set_size(&op, ino, (uint64_t)st->st_size, fi ? cfs_fh_of(fi) : NULL, &f);
 		valid &= ~(CFS_SA_KILLPRIV | CFS_SA_MTIME_NOW | CFS_SA_CTIME); /* these come with a new size */
 	}
 	if (!err && valid)
 		err = set_rest(&op, ino, st, valid, &f);
-	else if (!err && !(to_set & FUSE_SET_ATTR_SIZE))
+	if (err == ESTALE && !(to_set & FUSE_SET_ATTR_SIZE) && removed(c, ino, &f.attr)) {
+		change_removed(c, st, valid, &f.attr);
+		valid = 0;
+		err = 0;
+	}
+	if (!err && !wanted && !(to_set & FUSE_SET_ATTR_SIZE))
 		err = cfs_op_errno_stale(ask_attr(&op, ino, &f));
 	if (err) {
 		cfs_op_err(&op, err);
@@ -493,7 +540,6 @@ static void change_xattr(struct cfs_op *op, uint64_t ino, const char *name, cons
 	tell_data(op->c, &rep.attr, 0);
 	ttl = cfs_op_ttl(op->c);
 	kept = cfs_op_changed_attr(op->c, &rep.attr, cfs_le32_to_cpu(rep.valid), r.break_gen, &ttl) > 0;
-	cfs_inode_forget_mode(op->c, ino);
 	cfs_op_err(op, 0);
 	if (!kept) /* the reply tells the kernel nothing about the attributes it has */
 		cfs_notify_attr(op->c, ino);

@@ -11,6 +11,8 @@
 #include "client/fuse_ops_i.h"
 #include "client/notify.h"
 
+#include "base/log.h"
+
 #include <fcntl.h>
 #include <stdlib.h>
 
@@ -117,7 +119,10 @@ static int open_data(struct cfs_op *op, struct cfs_fh *fh, struct fuse_file_info
 
 	if (rc || !(fi->flags & O_TRUNC))
 		return rc;
-	rc = cfs_data_setsize(fh->i->data, 0, fi->kill_suidgid, &attr);
+	if (fi->kill_suidgid)
+		rc = -cfs_op_kill_priv(op, fh->i->ino);
+	if (!rc)
+		rc = cfs_data_setsize(fh->i->data, 0, false, &attr);
 	if (rc)
 		cfs_data_release(fh->i->data, fi->flags);
 	if (attr.ino) {
@@ -139,10 +144,12 @@ void cfs_fuse_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (!err)
 		err = fh_new(&op, &attr, fi->flags, &fh);
 	if (!err) {
-		err = cfs_op_errno_stale(open_data(&op, fh, fi));
+		cfs_victim_wait(op.c, ino);
+		err = cfs_op_errno(open_data(&op, fh, fi));
 		err = err == ENOENT ? ESTALE : err;
 	}
 	if (err) {
+		cfs_debug("open of inode %llx fails: %d", (unsigned long long)ino, err);
 		op.t->req = NULL;
 		fuse_reply_err(req, err);
 		if (fh)
@@ -150,6 +157,7 @@ void cfs_fuse_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	fill_open(op.c, fh, fi);
+	cfs_debug("opened inode %llx", (unsigned long long)ino);
 	op.t->req = NULL;
 	if (fuse_reply_open(req, fi)) { /* interrupted: no RELEASE will come */
 		cfs_data_release(fh->i->data, fi->flags);
@@ -215,17 +223,21 @@ static void create(fuse_req_t req, struct cfs_mk *mk, struct fuse_file_info *fi)
 		if (!mk->len)
 			return;
 	}
+	cfs_making_begin(op.c);
 	err = cfs_op_mknode(&op, mk);
 	if (err == EEXIST && mk->name)
 		err = create_exists(&op, mk, fi->flags);
 	err = cfs_op_errno(err);
 	if (!err)
 		err = open_made(&op, mk, fi, &fh);
+	cfs_making_end(op.c);
 	if (err) {
 		cfs_op_err(&op, err);
 		return;
 	}
 	fill_open(op.c, fh, fi);
+	cfs_debug("created %llx/%s: inode %llx, lease %u", (unsigned long long)mk->dir, mk->name ? mk->name : "",
+		  (unsigned long long)fh->i->ino, cfs_le32_to_cpu(mk->rep.lease));
 	op.t->req = NULL;
 	cfs_reply_begin(op.c);
 	cfs_op_made(&op, mk, &e);
@@ -325,33 +337,11 @@ void cfs_fuse_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 		fuse_reply_buf(req, buf, (size_t)n);
 }
 
-/* must this write, by somebody without CAP_FSETID, drop suid, sgid or capabilities? */
-static bool write_kills(struct cfs_op *op, struct cfs_inode *i)
-{
-	struct cfs_attr attr;
-	bool known, may;
-
-	pthread_mutex_lock(&i->lock);
-	known = i->mode_known;
-	may = i->may_kill;
-	pthread_mutex_unlock(&i->lock);
-	if (!known && !cfs_op_getattr(op, i->ino, &attr)) {
-		may = (cfs_le32_to_cpu(attr.mode) & 06000) || (cfs_le32_to_cpu(attr.flags) & CFS_IF_CAPS);
-		pthread_mutex_lock(&i->lock);
-		i->mode_known = true;
-		i->may_kill = may;
-		pthread_mutex_unlock(&i->lock);
-	} else if (!known) {
-		may = true;
-	}
-	return may;
-}
-
 void cfs_fuse_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct cfs_op op = cfs_op_begin(req);
 	struct cfs_inode *i = cfs_fh_of(fi)->i;
-	bool kill = fi->kill_suidgid && write_kills(&op, i);
+	int err = 0;
 	bool append = (fi->flags & O_APPEND) && !fi->writepage;
 	bool direct = cfs_fh_of(fi)->flags & O_APPEND;
 	int64_t n;
@@ -360,11 +350,9 @@ void cfs_fuse_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 		cfs_op_err(&op, EFBIG);
 		return;
 	}
-	n = cfs_data_write(i->data, buf, size, (uint64_t)off, append, kill);
-	if (n >= 0 && kill) {
-		cfs_client_note(op.c, CFS_BRK_ATTR, 0, ino, NULL, 0);
-		cfs_dcache_drop_attr(op.c->dcache, ino);
-	}
+	if (fi->kill_suidgid)
+		err = cfs_op_kill_priv(&op, ino);
+	n = err ? -err : cfs_data_write(i->data, buf, size, (uint64_t)off, append, false);
 	op.t->req = NULL;
 	if (n < 0)
 		fuse_reply_err(req, cfs_op_errno((int)n));

@@ -8,6 +8,8 @@
 #include "client/fuse_ops_i.h"
 #include "client/notify.h"
 
+#include "base/log.h"
+
 #include <stdlib.h>
 
 #define RENAME_NOREPLACE_	1u
@@ -261,15 +263,25 @@ void cfs_fuse_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const c
 }
 
 /* ---- taking away ---------------------------------------------------------------------------------- */
-/* what we know of the inode behind a name, to spare the server a question */
-static uint64_t hint(struct cfs_client *c, uint64_t dir, const char *name, size_t len, uint8_t *ret_open)
+/* what we know of the inode behind a name, to spare the server a question; 0: nothing. Else hint_end() afterwards */
+static uint64_t hint_begin(struct cfs_client *c, uint64_t dir, const char *name, size_t len, uint8_t *ret_open)
 {
 	uint64_t ino = 0;
 
+	/* the kernel has looked it up before it asks to remove it */
 	if (cfs_dcache_name(c->dcache, dir, name, len, 0, &ino) != CFS_DC_PRESENT)
+		ino = cfs_hint_get(c, dir, name, len);
+	if (!ino)
 		return 0;
+	cfs_victim_begin(c, ino);
 	*ret_open = cfs_inode_is_open(c, ino);
 	return ino;
+}
+
+static void hint_end(struct cfs_client *c, uint64_t ino)
+{
+	if (ino)
+		cfs_victim_end(c, ino);
 }
 
 /*
@@ -341,7 +353,7 @@ static void remove_name(fuse_req_t req, uint64_t dir, const char *name, bool rmd
 
 	if (!len)
 		return;
-	victim = hint(c, dir, name, len, &body.hint_open);
+	victim = hint_begin(c, dir, name, len, &body.hint_open);
 	body.hint_ino = cfs_cpu_to_le64(victim);
 	cfs_busy_begin(c, dir);
 	if (rmdir && victim)
@@ -351,12 +363,16 @@ static void remove_name(fuse_req_t req, uint64_t dir, const char *name, bool rmd
 		cfs_busy_end(c, victim);
 	cfs_busy_end(c, dir);
 	if (rc) {
+		hint_end(c, victim);
 		cfs_dcache_drop_name(c->dcache, dir, name, len);
 		cfs_op_err(&op, cfs_op_errno(rc));
 		return;
 	}
 	memcpy(&rep, cfs_thread_buf(op.t), sizeof(rep));
 	valid = cfs_le32_to_cpu(rep.valid);
+	cfs_debug("unlink %llx/%s: hint %llx open %u; inode %llx links %u orphan %u", (unsigned long long)dir, name,
+		  (unsigned long long)victim, body.hint_open, (unsigned long long)cfs_attr_ino(&rep.attr),
+		  cfs_le32_to_cpu(rep.attr.nlink), cfs_le32_to_cpu(rep.orphan));
 	forget_data(c, &rep.attr, rep.orphan);
 	op.t->req = NULL;
 	cfs_reply_begin(c);
@@ -364,10 +380,11 @@ static void remove_name(fuse_req_t req, uint64_t dir, const char *name, bool rmd
 	cfs_op_changed_name(c, dir, name, len, 0, valid, r.break_gen, &ttl);
 	cfs_op_changed_dir(c, dir, &rep.dirattr, valid, r.break_gen);
 	lost_name(c, &rep.attr, valid, r.break_gen, rep.orphan, &after);
-	if (rmdir)
-		cfs_removed_dir_add(c, &rep.attr);
+	if (!rep.attr.nlink || rmdir)
+		cfs_removed_add(c, &rep.attr);
 	fuse_reply_err(req, 0);
 	cfs_reply_end(c);
+	hint_end(c, victim);
 	finish_after(c, &after);
 }
 
@@ -421,11 +438,10 @@ void cfs_fuse_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 	struct cfs_rename_req body = { .old_dir = cfs_cpu_to_le64(parent), .new_dir = cfs_cpu_to_le64(newparent),
 				       .flags = cfs_cpu_to_le32(flags) };
 	struct cfs_op_req r = { .opcode = CFS_OP_RENAME, .mutating = true, .fixed = &body, .fixed_len = sizeof(body) };
-	uint64_t moved, victim, busy[4];
+	uint64_t moved = 0, victim, busy[4];
 	struct after after = { .n_stale = 0 };
 	struct cfs_rename_rep rep;
 	unsigned n_busy = 0;
-	uint8_t open;
 	int rc;
 
 	a.old_len = cfs_op_name_len(&op, name);
@@ -442,9 +458,10 @@ void cfs_fuse_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 	body.new_len = cfs_cpu_to_le32((uint32_t)a.new_len);
 	r.more[0] = (struct iovec){ (void *)(uintptr_t)name, a.old_len };
 	r.more[1] = (struct iovec){ (void *)(uintptr_t)newname, a.new_len };
-	victim = hint(c, newparent, newname, a.new_len, &body.hint_open);
+	victim = hint_begin(c, newparent, newname, a.new_len, &body.hint_open);
 	body.hint_ino = cfs_cpu_to_le64(victim);
-	moved = hint(c, parent, name, a.old_len, &open);
+	if (cfs_dcache_name(c->dcache, parent, name, a.old_len, 0, &moved) != CFS_DC_PRESENT)
+		moved = 0;
 	busy[n_busy++] = parent;
 	busy[n_busy++] = newparent;
 	if (moved)
@@ -457,19 +474,27 @@ void cfs_fuse_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 	for (unsigned i = 0; i < n_busy; i++)
 		cfs_busy_end(c, busy[i]);
 	if (rc) {
+		hint_end(c, victim);
 		cfs_dcache_drop_name(c->dcache, parent, name, a.old_len);
 		cfs_dcache_drop_name(c->dcache, newparent, newname, a.new_len);
 		cfs_op_err(&op, cfs_op_errno(rc));
 		return;
 	}
 	memcpy(&rep, cfs_thread_buf(op.t), sizeof(rep));
+	cfs_debug("rename %llx/%s to %llx/%s: hint %llx open %u; inode %llx instead of %llx links %u orphan %u",
+		  (unsigned long long)parent, name, (unsigned long long)newparent, newname, (unsigned long long)victim,
+		  body.hint_open, (unsigned long long)cfs_attr_ino(&rep.attr), (unsigned long long)cfs_attr_ino(&rep.other),
+		  cfs_le32_to_cpu(rep.other.nlink), cfs_le32_to_cpu(rep.orphan));
 	if (rep.other.ino && !a.exchange)
 		forget_data(c, &rep.other, rep.orphan);
 	op.t->req = NULL;
 	cfs_reply_begin(c);
 	renamed(c, &a, &rep, r.break_gen, &after);
+	if (rep.other.ino && !rep.other.nlink)
+		cfs_removed_add(c, &rep.other);
 	fuse_reply_err(req, 0);
 	cfs_reply_end(c);
+	hint_end(c, victim);
 	if (after.stale_names) {
 		cfs_notify_entry(c, newparent, newname, a.new_len);
 		if (a.exchange)

@@ -87,6 +87,7 @@ double cfs_op_keep_attr(struct cfs_client *c, const struct cfs_attr *attr, uint3
 double cfs_op_keep_name(struct cfs_client *c, uint64_t dir, const char *name, size_t len, uint64_t ino, uint32_t valid,
 			uint64_t since, const struct cfs_ttl *ttl)
 {
+	cfs_hint_put(c, dir, name, len, ino);
 	if (!(valid & CFS_V_ENTRY) || !ttl->until_ns ||
 	    !cfs_dcache_put_name(c->dcache, dir, name, len, ino, since, ttl->until_ns))
 		return 0;
@@ -112,7 +113,7 @@ double cfs_op_changed_name(struct cfs_client *c, uint64_t dir, const char *name,
 
 	since = cfs_client_note(c, CFS_BRK_NAME, dir, 0, name, len);
 	cfs_dcache_drop_name(c->dcache, dir, name, len);
-	return touched ? 0 : cfs_op_keep_name(c, dir, name, len, ino, valid, since, ttl);
+	return cfs_op_keep_name(c, dir, name, len, ino, touched ? 0 : valid, since, ttl);
 }
 
 void cfs_op_changed_dir(struct cfs_client *c, uint64_t dir, const struct cfs_attr *dirattr, uint32_t valid, uint64_t since)
@@ -176,8 +177,10 @@ void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino)
 	} body = { .req.n = cfs_cpu_to_le32(1), .ino = cfs_cpu_to_le64(ino) };
 	struct iovec iov = { &body, sizeof(body) };
 	struct cfs_call call = { .opcode = CFS_OP_RELEASE, .mutating = true, .body = &iov, .n_body = 1 };
-	int rc = cfs_call(c, &call);
+	int rc;
 
+	cfs_debug("inode %llx: the last close of an orphan", (unsigned long long)ino);
+	rc = cfs_call(c, &call);
 	/* a lost session has lost its orphans; otherwise they go with the session */
 	if (rc && rc != CFS_E_BADSESSION && rc != ENOENT)
 		cfs_warn("inode %llu: the server was not told of its last close: %s", (unsigned long long)ino,

@@ -94,6 +94,12 @@ void cfs_op_stat(struct cfs_client *c, struct cfs_attr *attr, struct stat *st);
 /* attributes of ino from the cache or the server: 0 or an errno (stale). ret_ttl NULL: not for the kernel */
 int cfs_op_getattr(struct cfs_op *op, uint64_t ino, struct cfs_attr *ret_attr);
 
+/*
+ * A write or truncation by somebody without CAP_FSETID drops suid, sgid and capabilities, if there are any: told to the
+ * server before, so that every mount sees it at once. 0 or errno.
+ */
+int cfs_op_kill_priv(struct cfs_op *op, uint64_t ino);
+
 /* inside a section: keep what the reply allows; how long the kernel may keep it */
 double cfs_op_keep_attr(struct cfs_client *c, const struct cfs_attr *attr, uint32_t valid, uint64_t since,
 			const struct cfs_ttl *ttl);
@@ -111,8 +117,6 @@ double cfs_op_changed_name(struct cfs_client *c, uint64_t dir, const char *name,
 /* what a directory's attributes were counts no more; dirattr: what they are now, or NULL */
 void cfs_op_changed_dir(struct cfs_client *c, uint64_t dir, const struct cfs_attr *dirattr, uint32_t valid,
 			uint64_t since);
-/* tell the server that an orphan is not held any more */
-void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino);
 
 /* the length of a name, or 0 and the operation is answered with ENAMETOOLONG */
 size_t cfs_op_name_len(struct cfs_op *op, const char *name);

@@ -159,7 +159,6 @@ bool cfs_inode_set_orphan(struct cfs_client *c, uint64_t ino)
 
 void cfs_inode_told(struct cfs_client *c, const struct cfs_attr *attr)
 {
-	uint32_t mode = cfs_le32_to_cpu(attr->mode);
 	struct cfs_inode *i = cfs_inode_find(c, cfs_attr_ino(attr));
 
 	if (!i)
@@ -167,31 +166,17 @@ void cfs_inode_told(struct cfs_client *c, const struct cfs_attr *attr)
 	pthread_mutex_lock(&i->lock);
 	i->told = true;
 	i->told_mtime = attr->mtime;
-	i->mode_known = true;
-	i->may_kill = (mode & 06000) || (cfs_le32_to_cpu(attr->flags) & CFS_IF_CAPS);
 	if (i->attr_set)
 		i->attr = *attr;
 	pthread_mutex_unlock(&i->lock);
 	cfs_inode_put(c, i);
 }
 
-void cfs_inode_forget_mode(struct cfs_client *c, uint64_t ino)
-{
-	struct cfs_inode *i = cfs_inode_find(c, ino);
-
-	if (!i)
-		return;
-	pthread_mutex_lock(&i->lock);
-	i->mode_known = false;
-	pthread_mutex_unlock(&i->lock);
-	cfs_inode_put(c, i);
-}
-
-void cfs_removed_dir_add(struct cfs_client *c, const struct cfs_attr *attr)
+void cfs_removed_add(struct cfs_client *c, const struct cfs_attr *attr)
 {
 	struct cfs_inodes *t = c->inodes;
 
-	if (!S_ISDIR(cfs_le32_to_cpu(attr->mode)))
+	if (S_ISREG(cfs_le32_to_cpu(attr->mode)))
 		return;
 	pthread_mutex_lock(&t->removed_lock);
 	t->removed[t->next_removed] = *attr;
@@ -200,7 +185,18 @@ void cfs_removed_dir_add(struct cfs_client *c, const struct cfs_attr *attr)
 	pthread_mutex_unlock(&t->removed_lock);
 }
 
-bool cfs_removed_dir_find(struct cfs_client *c, uint64_t ino, struct cfs_attr *ret_attr)
+void cfs_removed_change(struct cfs_client *c, const struct cfs_attr *attr)
+{
+	struct cfs_inodes *t = c->inodes;
+
+	pthread_mutex_lock(&t->removed_lock);
+	for (unsigned i = 0; i < REMOVED_MAX; i++)
+		if (t->removed[i].ino == attr->ino)
+			t->removed[i] = *attr;
+	pthread_mutex_unlock(&t->removed_lock);
+}
+
+bool cfs_removed_find(struct cfs_client *c, uint64_t ino, struct cfs_attr *ret_attr)
 {
 	struct cfs_inodes *t = c->inodes;
 	bool found = false;

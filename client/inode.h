@@ -26,7 +26,6 @@ struct cfs_inode {
 	struct cfs_data *data;		/* of a regular file, once opened; lives as long as this */
 	unsigned n_open;		/* file handles */
 	bool orphan;			/* no name any more, kept by us: RELEASE at last close */
-	bool mode_known, may_kill;	/* could a write have to drop suid, sgid or capabilities? */
 	bool told;			/* told_mtime means something */
 	struct cfs_time told_mtime;	/* what the kernel was last told */
 	bool attr_set;
@@ -46,16 +45,15 @@ void cfs_inode_put(struct cfs_client *c, struct cfs_inode *i);
 bool cfs_inode_is_open(struct cfs_client *c, uint64_t ino);
 /* an unlinked inode stays while it is open: remember to RELEASE it. false: it is not open */
 bool cfs_inode_set_orphan(struct cfs_client *c, uint64_t ino);
-/* these attributes were sent to the kernel, or learnt: for told_mtime and may_kill */
+/* these attributes were sent to the kernel */
 void cfs_inode_told(struct cfs_client *c, const struct cfs_attr *attr);
-/* somebody else changed its attributes */
-void cfs_inode_forget_mode(struct cfs_client *c, uint64_t ino);
 /*
- * Directories that were removed a moment ago: some process may still be in one, and asks for its attributes. Bounded;
- * the oldest is forgotten.
+ * Inodes but regular files that were removed a moment ago: some process may still be in a directory, or have a fifo or
+ * device open, which the kernel does not tell us. Their attributes live on here. Bounded; the oldest is forgotten.
  */
-void cfs_removed_dir_add(struct cfs_client *c, const struct cfs_attr *attr);
-bool cfs_removed_dir_find(struct cfs_client *c, uint64_t ino, struct cfs_attr *ret_attr);
+void cfs_removed_add(struct cfs_client *c, const struct cfs_attr *attr);
+void cfs_removed_change(struct cfs_client *c, const struct cfs_attr *attr);
+bool cfs_removed_find(struct cfs_client *c, uint64_t ino, struct cfs_attr *ret_attr);
 
 /* every inode that is open */
 void cfs_inodes_walk(struct cfs_client *c, void (*fn)(void *arg, uint64_t ino), void *arg);
