@@ -340,11 +340,28 @@ static int add_layout(struct cfs_tx *t, struct out *o, uint64_t ino, uint64_t of
 	return 0;
 }
 
-static int do_open(struct cfs_tx *t, const uint8_t *body, uint32_t len, struct out *o)
+/* an inode without a name is kept for its holders: who comes later would have it vanish when they are done */
+static int may_open(struct cfs_tx *t, uint64_t ino, uint64_t session)
+{
+	struct cfs_inode in;
+	struct cfs_key k;
+	MDB_val v;
+	int rc;
+
+	rc = cfs_ms_inode_get(t, ino, &in);
+	if (rc || in.nlink)
+		return rc;
+	cfs_key_u64x2(&k, CFS_KEY_ORPHAN, ino, session);
+	return cfs_ms_db_get(t, &k, &v);
+}
+
+static int do_open(struct cfs_tx *t, uint64_t session, const uint8_t *body, uint32_t len, struct out *o)
 {
 	struct cfs_open_req req;
 	int rc = cfs_ms_req_fixed(body, len, &req, sizeof(req));
 
+	if (!rc)
+		rc = may_open(t, cfs_le64_to_cpu(req.ino), session);
 	if (rc)
 		return rc;
 	return add_layout(t, o, cfs_le64_to_cpu(req.ino), cfs_le64_to_cpu(req.off),
@@ -490,7 +507,7 @@ static int run(struct cfs_tx *t, uint16_t opcode, uint64_t session, const uint8_
 	case CFS_OP_STATFS:
 		return do_statfs(t, len, o);
 	case CFS_OP_OPEN:
-		return do_open(t, body, len, o);
+		return do_open(t, session, body, len, o);
 	case CFS_OP_EXTENTS:
 		return do_extents(t, body, len, o);
 	case CFS_OP_SEEK:
