@@ -365,18 +365,24 @@ int cfs_shard_propose_map(struct cfs_shard *s, const void *map, size_t len)
 static void sweep_dead(struct cfs_shard *s)
 {
 	uint64_t real_ns = cfs_clock_real_ns(s->p.clock), grace_ns = s->p.grace_dead_ms * CFS_NSEC_PER_MSEC, before_ns;
+	uint64_t every_ms = SHARD_DEAD_EVERY_MS;
 	struct cfs_time before = { .pad = 0 };
 	int n;
 
 	if (!s->p.delete_objects || s->now_ns < s->dead_next_ns)
 		return;
+	shard_space(s);
+	if (shard_space_tight(s)) {
+		grace_ns = 0;
+		every_ms = SHARD_DEAD_TIGHT_MS;
+	}
 	before_ns = real_ns > grace_ns ? real_ns - grace_ns : 0;
 	before.sec = cfs_cpu_to_le64(before_ns / CFS_NSEC_PER_SEC);
 	before.nsec = cfs_cpu_to_le32((uint32_t)(before_ns % CFS_NSEC_PER_SEC));
 	n = cfs_meta_dead(s->p.meta, &before, s->dead, SHARD_DEAD_BATCH);
 	s->dead_full = n == SHARD_DEAD_BATCH;
 	/* if it is not reported done (targets were down) they are found again: deleting twice does no harm */
-	s->dead_next_ns = s->now_ns + (n > 0 ? SHARD_DEAD_RETRY_MS : SHARD_DEAD_EVERY_MS) * CFS_NSEC_PER_MSEC;
+	s->dead_next_ns = s->now_ns + (n > 0 ? SHARD_DEAD_RETRY_MS : every_ms) * CFS_NSEC_PER_MSEC;
 	if (n > 0)
 		s->p.delete_objects(s->p.arg, s->dead, (unsigned)n);
 	else if (n < 0)

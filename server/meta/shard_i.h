@@ -33,6 +33,7 @@
 #define SHARD_DEAD_BATCH     1024u	    /* dead objects of one round */
 #define SHARD_DEAD_EVERY_MS  2000u
 #define SHARD_DEAD_RETRY_MS  30000u	    /* a round not reported done by then is repeated */
+#define SHARD_DEAD_TIGHT_MS  250u	    /* between rounds while space is short */
 #define SHARD_LEASE_LIVES    6u		    /* lease times for which COMMITs keep a recall alive, and after which
 					     * a silent session is fenced though nobody waits for it */
 #define SHARD_ASKS_MAX	     3u		    /* holders that one GETATTR asks, when the lease moves on each time */
@@ -238,6 +239,12 @@ struct shard_inoq *inoq_find(const struct cfs_htable *t, uint64_t ino);
 int inoq_join(struct cfs_htable *t, struct shard_op *op, uint64_t ino); /* in order of arrival; 0 or -ENOMEM */
 void inoq_leave(struct cfs_htable *t, struct shard_op *op);
 void shard_space(struct cfs_shard *s); /* refreshes space_total, space_free */
+/* time to give back what is dead at once: who still reads it finds it gone and asks for the extents again */
+static inline bool shard_space_tight(const struct cfs_shard *s)
+{
+	return s->p.space && s->space_free < s->space_total / 4;
+}
+
 static inline bool shard_space_low(const struct cfs_shard *s)
 {
 	return s->p.space && s->space_free < cfs_min(s->space_total / 64, 256 * CFS_MIB);

@@ -309,7 +309,10 @@ int op_applied(struct cfs_shard *s, struct shard_op *op, uint32_t status, const 
 		session_closed(s, session);
 		break;
 	case CFS_LOG_DEAD_DONE:
-		s->dead_next_ns = s->now_ns + (s->dead_full ? 0 : SHARD_DEAD_EVERY_MS * CFS_NSEC_PER_MSEC);
+		s->dead_next_ns = s->now_ns;
+		if (!s->dead_full)
+			s->dead_next_ns += (shard_space_tight(s) ? SHARD_DEAD_TIGHT_MS : SHARD_DEAD_EVERY_MS) *
+					   CFS_NSEC_PER_MSEC;
 		break;
 	case CFS_LOG_PURGE:
 		s->purge_busy = false;
