@@ -149,7 +149,7 @@ static void pump_start(struct sim_conn *c)
 {
 	struct cfs_sim *sim = c->life->sim;
 
-	if (!c->head || c->pump.heap_pos || c->closing || !c->life->alive ||
+	if (!c->established || !c->head || c->pump.heap_pos || c->closing || !c->life->alive ||
 	    sim_net_parted(sim, c->life->node, c->to))
 		return;
 	sim_schedule(sim, &c->pump, c->head->at, c->head->eof ? SIM_EOF : SIM_MSG, c->life);
