@@ -66,8 +66,10 @@ void file_drop(struct client_s *c, struct file_ent *f)
 
 	free(f->data);
 	memset(f, 0, sizeof(*f));
-	if (dirty)
+	if (dirty) {
+		c->mine_ns[ino] = now();
 		dirty_drop(c, ino);
+	}
 }
 
 bool has_dir(struct client_s *c, uint64_t dir)
@@ -403,6 +405,7 @@ static void lower(struct client_s *c, uint64_t ino, unsigned mode)
 	if (!mode) {
 		if (f->dirty) {
 			f->dirty = false;
+			c->mine_ns[ino] = now();
 			dirty_drop(c, ino);
 		}
 		f->known = false;

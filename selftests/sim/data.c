@@ -148,8 +148,8 @@ static void opened(struct client_s *c, unsigned t, struct cfs_msg *msg)
 		return;
 	}
 	f = file_find(c, th->ino);
-	th->lease = f && (f->dirty || f->flushing) ? 0 : cfs_le32_to_cpu(rep.lease);	/* 0: not to be checked */
-	check_attr(c, &rep.attr, th->open_inv, cfs_le32_to_cpu(rep.lease), false, "OPEN");
+	th->lease = (f && (f->dirty || f->flushing)) || c->mine_ns[th->ino] >= th->open_inv ? 0 : cfs_le32_to_cpu(rep.lease);	/* 0: not to be checked */
+	check_attr(c, &rep.attr, th->open_inv, th->lease, false, "OPEN");
 	keep_lease(c, th->r.gen, &rep.attr, cfs_le32_to_cpu(rep.lease));
 	if (cfs_le32_to_cpu(rep.valid) & CFS_V_ATTR)
 		keep_attr(c, th->r.gen, &rep.attr);
@@ -299,10 +299,10 @@ static void committed(struct client_s *c, unsigned t, struct cfs_msg *msg)
 	memcpy(&res, (const uint8_t *)msg->body + sizeof(struct cfs_commit_rep), sizeof(res));
 	done(th);
 	W->st.flushed++;
+	c->mine_ns[th->ino] = now();
 	if (!f)
 		return;
 	f->flushing = false;
-	f->flushed_ns = now();
 	cfs_breaks_note(&c->breaks, CFS_BRK_ATTR, 0, th->ino, NULL, 0);	/* replies on their way are from before it */
 	if (cfs_le32_to_cpu(res.status) == ENOSPC)
 		return;

@@ -174,7 +174,6 @@ struct file_ent {
 	unsigned lease;
 	bool known, dirty, open, flushing, was_inline;
 	uint64_t size, ver;
-	uint64_t flushed_ns;		/* world's time at which its last flush ended */
 	uint8_t *data;			/* FILE_MAX */
 	bool orphan;			/* RELEASE is due */
 };
@@ -213,6 +212,7 @@ struct client_s {
 	struct attr_ent attrs[CACHE];
 	uint64_t dirs[CACHE];		/* directories whose lease it has */
 	struct file_ent files[CACHE];
+	uint64_t mine_ns[INOS_MAX];	/* world's time until which it knew more of a file than the server */
 	struct owed owed[BREAKS];
 	unsigned n_owed;
 	bool lazy;			/* answers late, or never */

@@ -37,12 +37,23 @@ static void note_name(struct client_s *c, uint64_t dir, unsigned name)
 	forget_attr(c, dir);
 }
 
-static void note_ino(struct client_s *c, uint64_t ino)
+static void note_ino(struct client_s *c, uint64_t ino, uint32_t flags)
 {
 	if (!ino)
 		return;
-	cfs_breaks_note(&c->breaks, CFS_BRK_ATTR, 0, ino, NULL, 0);
+	cfs_breaks_note(&c->breaks, flags, 0, ino, NULL, 0);
 	forget_attr(c, ino);
+}
+
+/* what a mutation of th->ino changes: attributes, or content too */
+static uint32_t ino_flags(const struct thread *th)
+{
+	struct cfs_setattr_req q;
+
+	if (th->r.op != CFS_OP_SETATTR)
+		return CFS_BRK_ATTR;
+	memcpy(&q, th->r.body, sizeof(q));
+	return cfs_le32_to_cpu(q.valid) & CFS_SA_SIZE ? CFS_BRK_ATTR | CFS_BRK_DATA : CFS_BRK_ATTR;
 }
 
 /* what it changes is not believed while it is under way */
@@ -50,7 +61,7 @@ void note_own(struct client_s *c, const struct thread *th)
 {
 	note_name(c, th->dir, th->name);
 	note_name(c, th->dir2, th->name2);
-	note_ino(c, th->ino);
+	note_ino(c, th->ino, ino_flags(th));
 }
 
 /* ---- judging reads ------------------------------------------------------------------------------------------------ */
@@ -63,7 +74,7 @@ void check_attr(struct client_s *c, const struct cfs_attr *a, uint64_t from, boo
 	uint64_t v[4] = { cfs_le32_to_cpu(a->nlink), cfs_le32_to_cpu(a->mode), cfs_le64_to_cpu(a->parent), cfs_le64_to_cpu(a->change) };
 	uint64_t b[4] = { cfs_le64_to_cpu(a->size) };
 	/* what is newer here than there, or was when the server answered */
-	bool mine = f && (f->dirty || f->flushing || f->flushed_ns >= from);
+	bool mine = (f && (f->dirty || f->flushing)) || (ino < INOS_MAX && c->mine_ns[ino] >= from && from);
 
 	if (!in || !in->born)
 		fail("client %u: %s tells of inode %" PRIu64 ", which was never made", c->i, what, ino);
@@ -205,6 +216,7 @@ static uint64_t some_file(void)
 static void mutate(struct client_s *c, unsigned t, uint16_t op, size_t len)
 {
 	c->th[t].job = JOB_MUTATE;
+	c->th[t].r.op = op;
 	note_own(c, &c->th[t]);
 	req_start(c, t, op, (uint32_t)len);
 }
@@ -491,7 +503,7 @@ static void mutated(struct client_s *c, unsigned t, struct cfs_msg *msg)
 	case CFS_OP_RENAME:
 		ino = cfs_le64_to_cpu(rn->attr.ino);
 		other = cfs_le64_to_cpu(rn->other.ino);
-		note_ino(c, other);
+		note_ino(c, other, CFS_BRK_ATTR);
 		orphan = rn->orphan;
 		if (rn->other.nlink)
 			other = 0;
@@ -502,8 +514,8 @@ static void mutated(struct client_s *c, unsigned t, struct cfs_msg *msg)
 		if (i ? th->dir2 : th->dir)
 			cfs_breaks_note(&c->breaks, CFS_BRK_NAME | CFS_BRK_DIRATTR, i ? th->dir2 : th->dir, 0, NULL, 0);
 	if (th->ino)
-		cfs_breaks_note(&c->breaks, CFS_BRK_ATTR, 0, th->ino, NULL, 0);
-	note_ino(c, ino);
+		cfs_breaks_note(&c->breaks, ino_flags(th), 0, th->ino, NULL, 0);
+	note_ino(c, ino, CFS_BRK_ATTR);
 	f = other ? file_find(c, other) : NULL;
 	if (f && orphan)
 		f->orphan = true;
