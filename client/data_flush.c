@@ -89,7 +89,7 @@ int cfs_data_flush_inode(struct cfs_data *d, bool for_break)
 	pthread_mutex_lock(&d->lock);
 	while (d->flushing || (d->truncating && !for_break))
 		pthread_cond_wait(&d->cond, &d->lock);
-	taken = cfs_data_job_take(d, &job, &rc);
+	taken = cfs_data_job_take(d, false, &job, &rc);
 	pthread_mutex_unlock(&d->lock);
 	if (taken) {
 		run(d->g, &job, 1);
@@ -114,7 +114,8 @@ void cfs_data_flush_many(struct cfs_data_ctx *g, struct cfs_data **v, unsigned n
 		int rc;
 
 		pthread_mutex_lock(&d->lock);
-		if (!d->flushing && !d->truncating && !d->recalling && cfs_data_job_take(d, &jobs[k], &rc))
+		if (!d->flushing && !d->truncating && !d->recalling &&
+		    cfs_data_job_take(d, cfs_data_is_stream(d), &jobs[k], &rc))
 			k++;
 		pthread_mutex_unlock(&d->lock);
 	}

@@ -19,7 +19,7 @@
 static unsigned collect(struct cfs_data_ctx *g, struct cfs_data **v, uint32_t *ret_wait_ms)
 {
 	bool pressure = g->kick || __atomic_load_n(&g->dirty_bytes, __ATOMIC_RELAXED) > g->p.dirty_bytes / 2;
-	uint64_t now = cfs_data_now_ms(), next = now + SLEEP_MAX_MS;
+	uint64_t now = cfs_data_now_ms(), next = now + SLEEP_MAX_MS, due = now;
 	struct cfs_list *pos, *tmp;
 	unsigned n = 0, seen = 0;
 
@@ -28,10 +28,13 @@ static unsigned collect(struct cfs_data_ctx *g, struct cfs_data **v, uint32_t *r
 
 		if (n == CFS_DATA_FLUSH_MANY || seen++ == SCAN_MAX)
 			break;
-		if (d->due_ms > now && (!pressure || d->backing_off)) {
+		if (d->due_ms > (d->backing_off ? now : due) && (!pressure || d->backing_off)) {
 			next = cfs_min(next, d->due_ms);
 			continue;
 		}
+		/* those that come next go with it: a COMMIT of one file costs the server as much as one of many */
+		if (!d->backing_off && d->due_ms)
+			due = now + g->p.flush_ms / 2;
 		cfs_list_del(&d->dirty_link);
 		d->on_dirty_list = false;
 		g->n_dirty--;

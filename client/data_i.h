@@ -88,7 +88,7 @@ struct cfs_data {
 	unsigned refs;
 	/* under list_lock */
 	struct cfs_list dirty_link;
-	uint64_t due_ms;
+	uint64_t due_ms;		/* 0: at once, and no reason for others to come along */
 	bool on_dirty_list, backing_off;
 	/* under inval_lock */
 	struct cfs_list inval_link;
@@ -107,6 +107,7 @@ struct cfs_data {
 	bool drop_later;		/* lost while a flush or read uses the cache file: it goes when they end */
 	bool kept;			/* closed without a lease: the server is still to be told */
 	bool used;			/* atomic: touched since the clock hand came by */
+	bool streaming;			/* at the head of the dirty list because of cfs_data_is_stream() */
 	uint32_t break_seq, content_seq, lost_seq;
 	unsigned n_open;
 	unsigned n_io;			/* cache reads without the lock */
@@ -224,6 +225,9 @@ void cfs_data_fetch(struct cfs_data_ctx *g, uint64_t ino, struct cfs_data_fetch 
 /* data_write.c */
 void cfs_data_mark_dirty(struct cfs_data *d);		/* onto the dirty list; d->lock held */
 void cfs_data_kick(struct cfs_data_ctx *g);
+#define CFS_DATA_STREAM_MIN	(16ull << 20)
+/* lock held: written in sequence, and enough for some whole objects: its write-back need not wait for flush_ms */
+bool cfs_data_is_stream(const struct cfs_data *d);
 
 /* data_flush.c */
 /*
@@ -263,6 +267,7 @@ struct cfs_data_job {
 	uint64_t size;			/* at the time of the snapshot, as the times and */
 	struct cfs_time mtime;
 	bool kill;
+	bool stream;			/* what is long does not stay in the cache */
 	bool inl;			/* the whole content travels in the COMMIT: */
 	unsigned char *inl_buf;
 	uint64_t pos;			/* flight is in objects up to here */
@@ -273,8 +278,8 @@ struct cfs_data_job {
 	int rc;
 	struct cfs_data_commit ci;
 };
-/* d->lock held, not flushing. False: nothing to do, or *ret_rc */
-bool cfs_data_job_take(struct cfs_data *d, struct cfs_data_job *j, int *ret_rc);
+/* d->lock held, not flushing. stream: what does not fill an object at the end stays dirty. False: nothing to do, or *ret_rc */
+bool cfs_data_job_take(struct cfs_data *d, bool stream, struct cfs_data_job *j, int *ret_rc);
 /* the bytes of [off, off+len), which are in flight */
 int cfs_data_job_read(struct cfs_data_job *j, void *buf, uint32_t len, uint64_t off);
 /* fill j->ci with what is ready; last: nothing is left after it */

@@ -18,6 +18,7 @@
 
 #define RETRY_MIN_MS	100u	/* a write-back that failed is tried again */
 #define RETRY_MAX_MS	10000u
+#define KEEP_MAX	(1u << 20)	/* longer pieces leave the cache when they are committed */
 
 /* lock held: the whole content, which is cached or zeros */
 static int read_inline(struct cfs_data *d, unsigned char *buf)
@@ -57,7 +58,21 @@ static bool goes_inline(struct cfs_data *d)
 	       cfs_rangeset_covers(&d->valid, 0, d->srv_size);
 }
 
-bool cfs_data_job_take(struct cfs_data *d, struct cfs_data_job *j, int *ret_rc)
+/* lock held: the begun object at the end of a file that is being written stays; true if there is one */
+static bool leave_tail(struct cfs_data *d, struct cfs_data_job *j)
+{
+	struct cfs_range last = j->flight.n ? j->flight.v[j->flight.n - 1] : (struct cfs_range){ 0, 0 };
+	uint64_t cut = cfs_align_down(last.end, CFS_OBJECT_MAX);
+
+	if (j->inl || cut <= last.off || cut == last.end)
+		return false;
+	cfs_rangeset_del(&j->flight, cut, last.end);
+	cfs_rangeset_add(&d->dirty, cut, last.end);	/* was counted all the time */
+	j->size = cut;
+	return true;
+}
+
+bool cfs_data_job_take(struct cfs_data *d, bool stream, struct cfs_data_job *j, int *ret_rc)
 {
 	uint32_t lost_seq = d->lost_seq;
 	int rc = 0;
@@ -67,7 +82,7 @@ bool cfs_data_job_take(struct cfs_data *d, struct cfs_data_job *j, int *ret_rc)
 	if (!cfs_data_is_dirty(d))
 		return false;
 	CFS_ASSERT(d->lease == CFS_LEASE_EXCL && d->size >= d->srv_size);
-	*j = (struct cfs_data_job){ .d = d, .lost_seq = lost_seq };
+	*j = (struct cfs_data_job){ .d = d, .lost_seq = lost_seq, .stream = stream };
 	d->flushing = true;
 	for (unsigned tries = 0; d->inline_srv && !cfs_rangeset_covers(&d->valid, 0, cfs_min(d->srv_size, CFS_INLINE_MAX));
 	     tries++) {
@@ -89,11 +104,12 @@ bool cfs_data_job_take(struct cfs_data *d, struct cfs_data_job *j, int *ret_rc)
 			goto fail;
 	}
 	cfs_rangeset_move(&j->flight, &d->dirty);	/* still counted in g->dirty_bytes */
-	d->flight_bytes = j->flight.bytes;
 	j->size = d->size;
 	j->mtime = d->mtime;
 	j->kill = d->kill_pending;
-	d->meta_dirty = false;
+	d->streaming = false;
+	d->meta_dirty = stream && leave_tail(d, j);
+	d->flight_bytes = j->flight.bytes;
 	d->kill_pending = false;
 	stat_add(d->g, flushes, 1);
 	return true;
@@ -171,6 +187,26 @@ static void install(struct cfs_data *d, const struct cfs_data_job *j)
 	}
 }
 
+/*
+ * lock held: long pieces need not be kept here, as the kernel's page cache has them. A large file that is copied
+ * in would otherwise take its size in memory a second time, and in writes to the disk of the cache.
+ */
+static void drop_long(struct cfs_data *d, const struct cfs_data_job *j)
+{
+	struct cfs_range dirty;
+
+	if (!j->stream || d->n_io || d->cf.mem)
+		return;
+	for (uint32_t i = 0; i < j->n_ext; i++) {
+		uint64_t off = cfs_le64_to_cpu(j->ext[i].file_off), len = cfs_le32_to_cpu(j->ext[i].len);
+
+		if (len < KEEP_MAX || (cfs_rangeset_next(&d->dirty, off, &dirty) && dirty.off < off + len))
+			continue;
+		cfs_data_valid_del(d, off, off + len);
+		cfs_cachefile_punch(&d->g->store, &d->cf, off, len);
+	}
+}
+
 void cfs_data_job_committed(struct cfs_data_job *j)
 {
 	struct cfs_data *d = j->d;
@@ -183,8 +219,10 @@ void cfs_data_job_committed(struct cfs_data_job *j)
 		return;
 	}
 	pthread_mutex_lock(&d->lock);
-	if (d->lost_seq == j->lost_seq)
+	if (d->lost_seq == j->lost_seq) {
 		install(d, j);
+		drop_long(d, j);
+	}
 	pthread_mutex_unlock(&d->lock);
 	if (j->finished)
 		cfs_rangeset_clear(&j->flight);

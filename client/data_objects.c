@@ -19,9 +19,9 @@
 #include <string.h>
 #include <time.h>
 
-#define OBJECTS_MAX	16u		/* in a round */
+#define OBJECTS_MAX	64u		/* in a round */
 #define BUFS_MAX	4u
-#define CALLS_MAX	16u		/* at once */
+#define CALLS_MAX	64u		/* at once */
 #define PIECES_MAX	CFS_DATA_COMMIT_EXTENTS
 #define ATTEMPTS_MAX	8u		/* placement groups tried for an object */
 #define SMALL_PIECE	(1u << 20)	/* packed together */

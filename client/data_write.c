@@ -43,6 +43,30 @@ void cfs_data_mark_dirty(struct cfs_data *d)
 	pthread_mutex_unlock(&g->list_lock);
 }
 
+bool cfs_data_is_stream(const struct cfs_data *d)
+{
+	return d->dirty.bytes >= cfs_min(CFS_DATA_STREAM_MIN, d->g->p.dirty_bytes / 2) &&
+	       d->dirty.bytes / d->dirty.n >= CFS_OBJECT_MAX;
+}
+
+/* lock held: to the head of the dirty list. Scattered writes better wait for more of their kind */
+static void stream(struct cfs_data *d)
+{
+	struct cfs_data_ctx *g = d->g;
+
+	if (d->flushing || d->streaming || !cfs_data_is_stream(d))
+		return;
+	d->streaming = true;
+	pthread_mutex_lock(&g->list_lock);
+	if (d->on_dirty_list && !d->backing_off) {
+		d->due_ms = 0;
+		cfs_list_del(&d->dirty_link);
+		cfs_list_add_head(&g->dirty_list, &d->dirty_link);
+		pthread_cond_signal(&g->flush_cond);
+	}
+	pthread_mutex_unlock(&g->list_lock);
+}
+
 /* wait for room for `size` more dirty bytes; holds no inode's lock. 0 or -errno */
 static int throttle(struct cfs_data_ctx *g, uint64_t size)
 {
@@ -127,6 +151,7 @@ again:
 	cfs_data_dirty_add(d, off, off + size);
 	d->size = cfs_max(d->size, off + size);
 	touch(d, kill_priv);
+	stream(d);
 	full = d->dirty.n >= CFS_DATA_DIRTY_RANGES;
 	if (d->valid.n > CFS_DATA_VALID_RANGES && !d->n_io && !d->flushing)
 		cfs_data_drop_clean(d);

@@ -772,6 +772,46 @@ static void test_limits(void **state)
 	free(out);
 }
 
+/* what is written in sequence goes out long before flush_ms, in whole objects, and is not kept; the rest by fsync */
+static void test_stream(void **state)
+{
+	struct cfs_data_params p = params;
+	struct cfs_data *d;
+	uint32_t len = (30 << 20) + 12345;
+	unsigned char *buf = malloc(len);
+	struct cfs_data_stat st;
+
+	(void)state;
+	p.cache_bytes = 256 * CFS_MIB;
+	p.dirty_bytes = 64 * CFS_MIB;	/* never short of room */
+	fake_start(2, &p);
+	d = fake_get(2, 1);
+	pattern(buf, len, 1);
+	for (uint32_t off = 0; off < len; off += 100000)
+		must_write(d, buf + off, cfs_min(100000u, len - off), off);
+	for (bool busy = true; busy; usleep(10000)) {
+		pthread_mutex_lock(&d->lock);
+		busy = d->flushing || d->streaming;
+		pthread_mutex_unlock(&d->lock);
+	}
+	assert_true(fake_file(1)->n_ext);
+	assert_int_equal(fake_file(1)->size % CFS_OBJECT_MAX, 0);
+	for (unsigned i = 0; i < fake_file(1)->n_ext; i++)
+		assert_int_equal(cfs_le32_to_cpu(fake_file(1)->ext[i].len), CFS_OBJECT_MAX);
+	cfs_data_stat(&fake.clients[2], &st);
+	assert_int_equal(st.cached_bytes, st.dirty_bytes);
+	assert_int_equal(st.dirty_bytes, len - fake_file(1)->size);
+	must_write(d, "again", 5, 5000000);	/* in what is gone from the cache */
+	memcpy(buf + 5000000, "again", 5);
+	assert_int_equal(cfs_data_fsync(d), 0);
+	assert_int_equal(fake_file(1)->size, len);
+	for (uint32_t off = 0; off < len; off += 1 << 20)
+		must_read(d, buf + off, cfs_min(1u << 20, len - off), off);
+	cfs_data_put(d);
+	fake_stop(2, 0);
+	free(buf);
+}
+
 static void test_background(void **state)
 {
 	struct cfs_data_params p = params;
@@ -797,7 +837,7 @@ int main(void)
 		T(test_one_request_fsync), T(test_many_small), T(test_outgrow_inline), T(test_objects), T(test_scattered),
 		T(test_rot), T(test_target_down), T(test_hole), T(test_handover), T(test_grant_and_break),
 		T(test_idle_and_reclaim), T(test_truncate_local), T(test_times), T(test_nospace), T(test_session_lost),
-		T(test_deleted), T(test_limits), T(test_background), T(test_random), T(test_random_far),
+		T(test_deleted), T(test_limits), T(test_stream), T(test_background), T(test_random), T(test_random_far),
 		T(test_random_faults),
 	};
 
