@@ -141,7 +141,7 @@ static void test_far(void **unused)
 static void test_leftovers(void **unused)
 {
 	struct cfs_cachestore other;
-	char path[128];
+	char path[PATH_MAX + 64];
 	int fd;
 
 	(void)unused;
