@@ -830,8 +830,11 @@ void client_start(struct client_s *c)
 void client_kill(struct client_s *c)
 {
 	trace("client %u dies", c->i);
+	if (!cfs_sim_node_alive(c->sn))
+		return;
 	cfs_sim_node_crash(c->sn, CFS_SIM_KILL);
 	client_reset(c);
+	cfs_sim_node_unwind(c->sn);	/* payloads are let go */
 }
 
 bool client_idle(struct client_s *c)
