@@ -298,9 +298,11 @@ static bool release(struct client_s *c, unsigned t)
 
 		if (!f->ino || !f->orphan || f->dirty || f->flushing)
 			continue;
+		/* it ends the lease, too, should the file still have links */
 		b.ino = cfs_cpu_to_le64(f->ino);
-		f->orphan = false;
 		th->ino = f->ino;
+		note_ino(c, f->ino, CFS_BRK_ATTR | CFS_BRK_DATA);
+		file_drop(c, f);
 		th->job = JOB_RELEASE;
 		memcpy(th->r.body, &b, sizeof(b));
 		req_start(c, t, CFS_OP_RELEASE, sizeof(b));
@@ -632,7 +634,6 @@ static void locked(struct client_s *c, unsigned t, struct cfs_msg *msg)
 void work_reply(struct client_s *c, unsigned t, struct cfs_msg *msg)
 {
 	struct thread *th = &c->th[t];
-	struct file_ent *f;
 
 	trace("client %u/%u: opcode %u dir %" PRIu64 "/%u ino %" PRIu64 ": %u", c->i, t, th->r.op, th->dir, th->name, th->ino,
 	      cfs_le32_to_cpu(msg->hdr.status));
@@ -650,9 +651,7 @@ void work_reply(struct client_s *c, unsigned t, struct cfs_msg *msg)
 		break;
 	case JOB_RELEASE:
 		th->job = JOB_NONE;
-		f = file_find(c, th->ino);
-		if (f && !f->dirty && !f->flushing)
-			file_drop(c, f);
+		note_ino(c, th->ino, CFS_BRK_ATTR | CFS_BRK_DATA);
 		break;
 	case JOB_READ:
 	case JOB_WRITE:
