@@ -109,8 +109,8 @@ cluster_mount_done() { cluster_mounted "$1" || tap_gone "$2"; }
 cluster_reap() { # NAME WANTED: collects the exit status of NAME's process, after it was told to end
 	local name=$1 pid rc=0
 	pid=$(cluster_pid "$name") || return 0
-	if ! wait_for 30 tap_gone "$pid"; then
-		cluster_problem "$name (pid $pid) did not end within 30 s"
+	if ! wait_for 60 tap_gone "$pid"; then
+		cluster_problem "$name (pid $pid) did not end within 60 s"
 		kill -KILL "$pid" 2>/dev/null
 	fi
 	wait "$pid" 2>/dev/null || rc=$?
