@@ -214,8 +214,12 @@ void cfs_client_committed(struct cfs_client *c, const struct cfs_call *call)
 /* ---- CB_BREAK -------------------------------------------------------------------------------- */
 static void forget_here(struct cfs_client *c, struct item *it)
 {
+	struct cfs_inode *i = it->flags & CFS_BRK_DATA ? cfs_inode_find(c, it->ino) : NULL;
 	struct cfs_attr attr;
 
+	if (i)
+		__atomic_store_n(&i->only_ours, false, __ATOMIC_SEQ_CST);
+	cfs_inode_put(c, i);
 	if (it->flags & CFS_BRK_NAME)
 		it->kernel_until = cfs_dcache_drop_name(c->dcache, it->dir, it->name, it->name_len);
 	if (it->flags & CFS_BRK_DIRATTR)

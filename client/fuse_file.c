@@ -59,7 +59,11 @@ static void fh_free(struct cfs_client *c, struct cfs_fh *fh)
 		i->orphan = false;
 	pthread_mutex_unlock(&i->lock);
 	if (release) {
-		cfs_data_forget(i->data);
+		/* another session may have it open still, and wants to read what was written here */
+		if (__atomic_load_n(&i->only_ours, __ATOMIC_SEQ_CST))
+			cfs_data_forget(i->data);
+		else if (cfs_data_flush(i->data))
+			cfs_warn("inode %llx: could not be saved at its last close", (unsigned long long)i->ino);
 		cfs_op_release_orphan(c, i->ino);
 	}
 	cfs_fh_unlist(c, fh);
@@ -178,6 +182,11 @@ static int open_made(struct cfs_op *op, struct cfs_mk *mk, struct fuse_file_info
 	if (err) {
 		fh_free(op->c, fh);
 		return err;
+	}
+	if (cfs_le32_to_cpu(mk->rep.lease) == CFS_LEASE_EXCL) {
+		__atomic_store_n(&fh->i->only_ours, true, __ATOMIC_SEQ_CST);
+		if (cfs_client_broken_since(op->c, fh->i->ino, mk->break_gen))
+			__atomic_store_n(&fh->i->only_ours, false, __ATOMIC_SEQ_CST);
 	}
 	if (mk->flags & CFS_MK_TMPFILE) {
 		pthread_mutex_lock(&fh->i->lock);

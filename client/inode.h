@@ -25,6 +25,7 @@ struct cfs_inode {
 	pthread_mutex_t lock;
 	struct cfs_data *data;		/* of a regular file, once opened; lives as long as this */
 	unsigned n_open;		/* file handles */
+	bool only_ours;			/* atomic: made here, and never opened by another session */
 	bool orphan;			/* no name any more, kept by us: RELEASE at last close */
 	bool told;			/* told_mtime means something */
 	struct cfs_time told_mtime;	/* what the kernel was last told */
