@@ -245,6 +245,7 @@ struct simworld {
 	struct server servers[NODES_MAX];
 	struct client_s clients[CLIENTS_MAX];
 	unsigned focus;			/* how many names are in use */
+	unsigned readers;		/* per cent of the work that only reads, on top of the rest */
 	bool full;			/* disks refuse writes at times */
 	bool calm_down, over;		/* faults are over; all clients are gone */
 	/* witness */

@@ -360,7 +360,7 @@ static void choose(struct client_s *c, unsigned t)
 {
 	struct thread *th = &c->th[t];
 	uint64_t ino;
-	unsigned dice = pick(100);
+	unsigned dice = pick(100) < W->readers ? pick(33) : pick(100);
 
 	if (dice < 18) {
 		lookup(c, t);

@@ -519,6 +519,7 @@ static void begin(uint64_t seed, const struct options *o)
 	W->n_servers = o->servers;
 	W->n_clients = o->clients ? o->clients : 2 + pick(CLIENTS_MAX - 1);
 	W->focus = 1 + pick(NAMES);
+	W->readers = pick(3) * 40;
 	witness_init();
 	for (unsigned i = 0; i < W->n_servers; i++) {
 		struct server *s = &W->servers[i];
