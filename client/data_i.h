@@ -273,6 +273,7 @@ struct cfs_data_job {
 	uint64_t pos;			/* flight is in objects up to here */
 	uint64_t bytes;			/* in objects, not committed */
 	struct cfs_extent *ext;		/* what is in objects and not committed */
+	bool maybe_committed;		/* the last COMMIT of it has an outcome that we do not know */
 	uint32_t n_ext, cap_ext;
 	bool finished;			/* all is committed, or it failed */
 	int rc;
@@ -297,6 +298,8 @@ void cfs_data_objects_free(struct cfs_data_objects *o);
 bool cfs_data_objects_add(struct cfs_data_objects *o, struct cfs_data_job *j);
 /* write them to all their targets; jobs get extents or rc. Then the next round */
 void cfs_data_objects_write(struct cfs_data_objects *o);
+/* take back an object that was written and will not be committed */
+void cfs_data_objects_drop(struct cfs_data_ctx *g, const struct cfs_oid *oid);
 
 /* data_flusher.c */
 int cfs_data_flusher_start(struct cfs_data_ctx *g);

@@ -215,6 +215,8 @@ void cfs_data_job_committed(struct cfs_data_job *j)
 
 	if (j->ci.rc) {
 		j->rc = j->ci.rc;
+		/* these are the server's words; other errors are ours, of an answer that did not come */
+		j->maybe_committed = j->rc != -ENOSPC && j->rc != -ENOENT && j->rc != -ESTALE && j->rc != -EFBIG;
 		j->finished = true;
 		return;
 	}
@@ -234,11 +236,21 @@ void cfs_data_job_committed(struct cfs_data_job *j)
 	__atomic_sub_fetch(&g->dirty_bytes, before - j->flight.bytes, __ATOMIC_RELAXED);
 }
 
+/* what was written for nothing would fill the store that has no room, each try anew */
+static void take_back(struct cfs_data_ctx *g, const struct cfs_data_job *j)
+{
+	for (uint32_t i = 0; i < j->n_ext; i++)	/* pieces of one object are neighbours */
+		if (!i || memcmp(&j->ext[i].oid, &j->ext[i - 1].oid, sizeof(j->ext[i].oid)))
+			cfs_data_objects_drop(g, &j->ext[i].oid);
+}
+
 void cfs_data_job_end(struct cfs_data_job *j)
 {
 	struct cfs_data *d = j->d;
 	struct cfs_data_ctx *g = d->g;
 
+	if (j->rc && !j->maybe_committed)
+		take_back(g, j);
 	pthread_mutex_lock(&d->lock);
 	CFS_ASSERT(d->flushing);
 	if (j->rc == -ENOENT || j->rc == -ESTALE) {

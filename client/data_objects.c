@@ -305,6 +305,21 @@ static int add_extents(const struct cfs_data_objects *o, const struct object *ob
 	return 0;
 }
 
+void cfs_data_objects_drop(struct cfs_data_ctx *g, const struct cfs_oid *oid)
+{
+	uint32_t targets[CFS_DATA_REPLICAS_MAX];
+	unsigned n = cfs_client_pg_targets(g->c, oid, targets, CFS_DATA_REPLICAS_MAX);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct cfs_obj_delete_req req = { .target = cfs_cpu_to_le32(targets[i]), .n = cfs_cpu_to_le32(1) };
+		struct iovec body[2] = { { &req, sizeof(req) }, { (void *)(uintptr_t)oid, sizeof(*oid) } };
+		struct cfs_call call = { .opcode = CFS_OP_OBJ_DELETE, .body = body, .n_body = 2 };
+
+		/* if it cannot be deleted now it stays as garbage that fsck finds */
+		(void)cfs_call_target(g->c, targets[i], &call);
+	}
+}
+
 void cfs_data_objects_write(struct cfs_data_objects *o)
 {
 	for (unsigned i = 0; i < o->n_objects; i++)
@@ -328,8 +343,13 @@ void cfs_data_objects_write(struct cfs_data_objects *o)
 				j->rc = o->objects[i].rc;
 			if (!j->rc)
 				j->rc = add_extents(o, &o->objects[i], at);
-			at += o->objects[i].n;
+			if (!j->rc)
+				at += o->objects[i].n;
+			else if (!o->objects[i].rc)
+				cfs_data_objects_drop(o->g, &o->objects[i].oid);
 		}
+		if (j->rc)
+			j->n_ext = at;
 	}
 	round_reset(o);
 }
