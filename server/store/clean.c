@@ -92,16 +92,20 @@ static uint32_t pick(const struct cfs_store *st, bool hurry)
 	return best;
 }
 
+/* a segment will be there to choose soon; cfs_store_kick() then follows */
+static bool sealing(const struct cfs_store *st)
+{
+	for (uint32_t i = 0; i < CFS_OSEGS; i++)
+		if (st->osegs[i].state == CFS_OSS_SEALING || st->osegs[i].want_seal)
+			return true;
+	return false;
+}
+
 bool cfs_clean_can_gain(const struct cfs_store *st)
 {
 	if (st->cleaner.stuck)
 		return false;
-	if (st->cleaner.state != CFS_CL_IDLE)
-		return true;
-	for (uint32_t i = 0; i < CFS_OSEGS; i++)
-		if (st->osegs[i].state == CFS_OSS_SEALING || st->osegs[i].want_seal)
-			return true;
-	return pick(st, true) != UINT32_MAX;
+	return st->cleaner.state != CFS_CL_IDLE || sealing(st) || pick(st, true) != UINT32_MAX;
 }
 
 void cfs_clean_kick(struct cfs_store *st)
@@ -181,7 +185,8 @@ static void begin(struct cfs_store *st)
 
 	c->last_bytes = 0;
 	if (v == UINT32_MAX) {
-		if (st->want_space) { /* nothing to be gained: who waits is told */
+		/* nothing to be gained: who waits is told */
+		if (st->want_space && !sealing(st)) {
 			st->want_space = false;
 			cfs_write_pump(st);
 			cfs_delete_pump(st);

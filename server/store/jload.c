@@ -89,10 +89,10 @@ static int apply_entries(struct cfs_journal *j, const struct cfs_disk_rec *rec, 
 				j->last_index = e.index - 1;
 		} else if (type == CFS_JITEM_ENTRY) {
 			/*
-			 * the very first one may follow anything: what was before has been
-			 * dropped
+			 * The first one may follow anything: what was before has been dropped,
+			 * and a snapshot record that was found may be older than that.
 			 */
-			if ((j->n_owner || j->have_snap) && e.index != j->last_index + 1)
+			if (j->n_owner && e.index != j->last_index + 1)
 				return -EUCLEAN;
 			rc = own(j, e.index, cfs_le64_to_cpu(rec->seq));
 			if (rc)

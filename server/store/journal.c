@@ -60,7 +60,10 @@ static void finish_later(struct cfs_jreq *r, int err)
 	cfs_store_later(r->j->st, &r->defer);
 }
 
-/* nothing of what is queued can be written: each builds on the one before */
+/*
+ * Nothing of what is queued can be written: each builds on the one before. The log is what it was
+ * before the first of them; truncations that were asked for go with whatever comes next.
+ */
 static void fail_queue(struct cfs_journal *j, int err)
 {
 	bool first = true;
@@ -69,16 +72,15 @@ static void fail_queue(struct cfs_journal *j, int err)
 		struct cfs_jreq *r = cfs_list_first(&j->queue, struct cfs_jreq, node);
 
 		cfs_list_del(&r->node);
-		if (first && !r->begun) {
-			/* a truncation may have been asked for since */
-			j->last_index =
-				j->trunc ? cfs_min(j->trunc - 1, r->prev_last) : r->prev_last;
-			if (!j->trunc || (r->prev_trunc && r->prev_trunc < j->trunc))
-				j->trunc = r->prev_trunc;
-		}
+		if (first)
+			j->last_index = r->prev_last;
+		if (r->trunc && (!j->trunc || r->trunc < j->trunc))
+			j->trunc = r->trunc;
 		first = false;
 		finish_later(r, err);
 	}
+	if (j->trunc)
+		j->last_index = cfs_min(j->last_index, j->trunc - 1);
 }
 
 static void snapshot_durable(struct cfs_journal *j, const struct cfs_journal_snapshot *s)
@@ -525,7 +527,6 @@ void cfs_journal_append(struct cfs_journal *j, struct cfs_journal_append *a)
 	*r = (struct cfs_jreq){ .j = j,
 				.kind = CFS_JK_APPEND,
 				.prev_last = j->last_index,
-				.prev_trunc = j->trunc,
 				.trunc = j->trunc };
 	if (rc) {
 		finish_later(r, rc);
@@ -561,7 +562,6 @@ void cfs_journal_snapshot(struct cfs_journal *j, struct cfs_journal_snapshot *s)
 	*r = (struct cfs_jreq){ .j = j,
 				.kind = CFS_JK_SNAPSHOT,
 				.prev_last = j->last_index,
-				.prev_trunc = j->trunc,
 				.trunc = j->trunc };
 	if (rc) {
 		r->err = rc;

@@ -33,8 +33,7 @@ struct cfs_jreq {		/* in the priv of an append or snapshot */
 	struct cfs_defer defer;
 	struct cfs_journal *j;
 	uint64_t trunc;		/* 0, or: entries from here on go first */
-	uint64_t prev_last;	/* j->last_index and j->trunc before this request */
-	uint64_t prev_trunc;
+	uint64_t prev_last;	/* j->last_index before this request */
 	uint32_t pos;		/* entries written */
 	int err;
 	uint8_t kind;
