@@ -17,7 +17,8 @@ what() { # everything about a tree, comparable
 	(cd "$1" && find . -type f -print0 | sort -z | xargs -0 md5sum)
 	(cd "$1" && find . \( -type b -o -type c \) -exec stat -c '%n %t:%T' {} + | sort)
 	(cd "$1" && find . -type f -links +1 -printf '%i %P\n' | sort -k2 | awk '{if (!($1 in n)) n[$1] = ++c; print n[$1], $2}')
-	(cd "$1" && getfacl -RPp . 2>/dev/null; getfattr -RPdm - . 2>/dev/null)
+	(cd "$1" && find . ! -type l -print0 | sort -z | xargs -0 getfacl -np)
+	(cd "$1" && find . -print0 | sort -z | xargs -0 getfattr -hdm - -e hex)
 }
 src=$T_DIR/src
 mkdir "$src"
