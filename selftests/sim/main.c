@@ -10,7 +10,9 @@
 #include <time.h>
 
 #define DEFAULT_SEEDS	60u
-#define DEFAULT_SECONDS	40
+#define DEFAULT_SECONDS	35
+#define POWERCUT_SEEDS	4u
+#define POWERCUT_MS	2000u
 
 static double seconds(void)
 {
@@ -24,12 +26,13 @@ static void usage(FILE *f)
 {
 	fputs("usage: sim [options]\n"
 	      "      --seed N      run this seed alone\n"
-	      "      --seeds N     run N seeds (default: as many as fit into 40 s)\n"
+	      "      --seeds N     run N seeds (default: as many as fit into 35 s, then a few with --powercut)\n"
 	      "      --start N     the first of them (default 1)\n"
 	      "      --nodes N     servers, 1 to 5 (default 1)\n"
 	      "      --clients N   2 to 5 (default: by the seed)\n"
 	      "      --ms N        virtual milliseconds of bad weather (default: by the seed)\n"
 	      "      --full        disks are full at times\n"
+	      "      --powercut    nothing but power cuts, every few milliseconds; the state is checked after each\n"
 	      "      --trace       tell everything\n", f);
 }
 
@@ -38,7 +41,7 @@ static const struct option opts[] = {
 	{ "start", required_argument, NULL, 'b' }, { "nodes", required_argument, NULL, 'N' },
 	{ "clients", required_argument, NULL, 'c' }, { "ms", required_argument, NULL, 'm' },
 	{ "steps", required_argument, NULL, 'm' }, { "full", no_argument, NULL, 'f' },
-	{ "trace", no_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' }, { 0 },
+	{ "powercut", no_argument, NULL, 'p' }, { "trace", no_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' }, { 0 },
 };
 
 static bool one(unsigned test, uint64_t seed, const struct options *o, struct stats *st, uint64_t *hash)
@@ -49,8 +52,14 @@ static bool one(unsigned test, uint64_t seed, const struct options *o, struct st
 	printf("%s %u - seed %" PRIu64 ": %" PRIu64 " entries, %" PRIu64 " replies, %" PRIu64 " cached answers, %" PRIu64 " data reads, %"
 	       PRIu64 " recalls, %" PRIu64 "+%" PRIu64 " crashes, %" PRIu64 " fenced, %.1f s\n", ok ? "ok" : "not ok", test, seed, st->entries,
 	       st->replies, st->cached, st->data_reads, st->breaks, st->crashes, st->powers, st->fenced, seconds() - begin);
-	if (!ok)
-		printf("# to replay: make sim SEED=%" PRIu64 "%s\n", seed, o->servers > 1 || o->full || o->clients || o->ms ? " with the same options" : "");
+	if (!ok) {
+		printf("# to replay: make sim SEED=%" PRIu64 " ARGS=\"--nodes %u", seed, o->servers);
+		if (o->clients)
+			printf(" --clients %u", o->clients);
+		if (o->ms)
+			printf(" --ms %u", o->ms);
+		printf("%s%s\"\n", o->full ? " --full" : "", o->powercut ? " --powercut" : "");
+	}
 	fflush(stdout);
 	return ok;
 }
@@ -75,6 +84,7 @@ int main(int argc, char **argv)
 		case 'c': o.clients = (unsigned)v; break;
 		case 'm': o.ms = (unsigned)v; break;
 		case 'f': o.full = true; break;
+		case 'p': o.powercut = true; break;
 		case 't': o.trace = true; break;
 		case 'h': usage(stdout); return 0;
 		default: usage(stderr); return 2;
@@ -98,6 +108,12 @@ int main(int argc, char **argv)
 		world_run(start, &o, &st, &again);
 		failed += again != hash;
 		printf("%s %u - seed %" PRIu64 " replays exactly\n", again == hash ? "ok" : "not ok", ++test, start);
+	}
+	if (!seeds) {
+		o.powercut = true;
+		o.ms = POWERCUT_MS;
+		for (seed = 1; seed <= POWERCUT_SEEDS; seed++)
+			failed += !one(++test, seed, &o, &st, &hash);
 	}
 	printf("1..%u\n", test);
 	return failed != 0;

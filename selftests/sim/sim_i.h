@@ -247,6 +247,7 @@ struct simworld {
 	unsigned focus;			/* how many names are in use */
 	unsigned readers;		/* per cent of the work that only reads, on top of the rest */
 	bool full;			/* disks refuse writes at times */
+	bool powercut;			/* nothing but power cuts, and many of them */
 	bool calm_down, over;		/* faults are over; all clients are gone */
 	/* witness */
 	struct inode *inos;		/* INOS_MAX */
@@ -281,7 +282,7 @@ void *xcalloc(size_t n);
 struct options {
 	unsigned clients, servers;	/* clients 0: by the seed */
 	unsigned ms;			/* of virtual time with faults; 0: by the seed */
-	bool trace, full;
+	bool trace, full, powercut;
 };
 /* false: failed, and said so */
 bool world_run(uint64_t seed, const struct options *o, struct stats *sum, uint64_t *ret_trace);

@@ -59,6 +59,12 @@ void trace(const char *fmt, ...)
 
 /* ---- servers --------------------------------------------------------------------------------------------------- */
 
+static void on_finding(void *arg, const char *finding)
+{
+	(void)arg;
+	fail("the state is not sound: %s", finding);
+}
+
 static void server_start(struct server *s);
 static void server_crash(struct server *s, enum cfs_sim_crash how);
 
@@ -87,12 +93,28 @@ static void on_started(void *arg, int err, const char *why)
 {
 	struct server *s = arg;
 
-	if (err && cfs_sim_node_alive(s->sn)) {
-		give_up(s, why);
+	if (err) {
+		if (cfs_sim_node_alive(s->sn))
+			give_up(s, why);
 		return;
 	}
 	s->started = true;
 	trace("server %u serves", s->i);
+	if (!s->power)
+		return;
+	/* a machine that is back answers what still comes to its former life: those connections break */
+	s->power = false;
+	for (unsigned i = 0; i < W->n_clients; i++)
+		if (W->clients[i].sn)
+			cfs_sim_net_cut(W->clients[i].sn, s->sn);
+	for (unsigned i = 0; i < W->n_servers; i++)
+		if (i != s->i)
+			cfs_sim_net_cut(W->servers[i].sn, s->sn);
+	if (W->powercut && W->n_entries && cfs_meta_applied(s->node->meta) == W->entries[W->n_entries - 1].index) {
+		model_compare(s->node->meta);
+		if (!W->failed)
+			cfs_meta_check(s->node->meta, false, on_finding, NULL);
+	}
 }
 
 static void on_failed(void *arg, int err, const char *why)
@@ -115,6 +137,8 @@ static void server_start(struct server *s)
 		.lease_ms = LEASE_MS, .checkpoint_bytes = 60000, .started = on_started, .failed = on_failed, .arg = s,
 		.members = s->members, .n_members = W->n_servers };
 
+	if (s->node && !cfs_sim_node_alive(s->sn))	/* a torn vote was its end */
+		server_crash(s, CFS_SIM_POWER);
 	if (s->node || W->failed)
 		return;
 	if (!cfs_sim_node_alive(s->sn))
@@ -147,6 +171,7 @@ static void server_crash(struct server *s, enum cfs_sim_crash how)
 	cfs_node_abandon(s->node);
 	cfs_dev_close(s->dev);
 	s->node = NULL;
+	s->power = how == CFS_SIM_POWER;
 	snprintf(shard, sizeof(shard), "%s/shard0", s->dir);
 	if (how == CFS_SIM_POWER && cfs_meta_discard(shard))	/* another boot_id: cfs_meta_open() would see that */
 		abort();
@@ -220,6 +245,19 @@ static void weather(void *arg)
 	(void)arg;
 	if (W->calm_down || W->failed)
 		return;
+	if (W->powercut) {
+		if (s->node && pick(8) == 0)
+			cfs_sim_disk_tear_sync(s->disk, 1 + pick(3));	/* the cut comes in the middle of a vote */
+		if (s->node && cfs_sim_node_alive(s->sn) && s->started && !pick(3)) {
+			cfs_node_checkpoint(s->node);	/* the next cut may come in the middle of it */
+		} else {
+			server_crash(s, CFS_SIM_POWER);
+			W->st.powers++;
+			cfs_sim_at(W->sim, now() + MS, heal, (void *)(uintptr_t)(BOOT << 8 | s->i));
+		}
+		cfs_sim_at(W->sim, now() + cfs_sim_between(W->sim, 2 * MS, pick(4) ? 60 * MS : 600 * MS), weather, NULL);
+		return;
+	}
 	if (dice < 22) {
 		trace("cut between client %u and server %u", c->i, s->i);
 		cfs_sim_net_cut(c->sn, s->sn);
@@ -258,7 +296,7 @@ static void weather(void *arg)
 		if (W->n_servers == 1)
 			rot(s);
 	} else if (dice < 94) {
-		if (s->node && s->started)
+		if (s->node && s->started && cfs_sim_node_alive(s->sn))
 			cfs_node_checkpoint(s->node);
 	} else if (W->full) {
 		cfs_sim_disk_faults(s->disk, &(struct cfs_sim_faults){ .full = true });
@@ -326,12 +364,6 @@ static bool has_leader(void *arg)
 {
 	(void)arg;
 	return W->failed || leader();
-}
-
-static void on_finding(void *arg, const char *finding)
-{
-	(void)arg;
-	fail("the state is not sound: %s", finding);
 }
 
 struct live {
@@ -514,6 +546,7 @@ static void begin(uint64_t seed, const struct options *o)
 	W->seed = seed;
 	W->trace = o->trace;
 	W->full = o->full;
+	W->powercut = o->powercut;
 	if (cfs_sim_create(seed, &sp, &W->sim))
 		abort();
 	W->n_servers = o->servers;
@@ -577,7 +610,7 @@ bool world_run(uint64_t seed, const struct options *o, struct stats *sum, uint64
 
 	begin(seed, o);
 	until = now() + (o->ms ? o->ms : 3000 + pick(6000)) * MS;
-	cfs_sim_at(W->sim, now() + 1000 * MS, weather, NULL);
+	cfs_sim_at(W->sim, now() + (o->powercut ? 100 : 1000) * MS, weather, NULL);
 	while (now() < until && !W->failed && cfs_sim_step(W->sim))
 		;
 	if (!W->failed)
