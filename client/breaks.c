@@ -15,8 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAMES_BY_ONE 64u	/* more names of one directory are forgotten by raising the epoch */
-
 struct item {
 	uint64_t dir, ino;
 	uint64_t kernel_until;
@@ -40,18 +38,8 @@ struct cb_job {
 struct forget_walk {
 	struct cfs_client *c;
 	uint64_t now, dir;
-	unsigned n_names, max;
+	bool names;			/* names one by one: the kernel has no epochs */
 };
-
-static void count_name(void *arg, const char *name, size_t len, uint64_t ino, uint64_t kernel_until)
-{
-	struct forget_walk *w = arg;
-
-	(void)len;
-	(void)ino;
-	if (name && kernel_until > w->now)
-		w->n_names++;
-}
 
 static void forget_one(void *arg, const char *name, size_t len, uint64_t ino, uint64_t kernel_until)
 {
@@ -59,7 +47,7 @@ static void forget_one(void *arg, const char *name, size_t len, uint64_t ino, ui
 
 	if (!name)
 		cfs_notify_attr(w->c, ino);
-	else if (w->max && kernel_until > w->now)
+	else if (w->names && kernel_until > w->now)
 		cfs_notify_entry(w->c, w->dir ? w->dir : ino, name, len);
 }
 
@@ -72,17 +60,12 @@ void cfs_breaks_drop_dir(struct cfs_client *c, uint64_t dir)
 {
 	struct forget_walk w = { .c = c, .now = cfs_boot_ns(), .dir = dir };
 	uint64_t until = cfs_dcache_drop_dir(c->dcache, dir);
-	bool epoch = false;
 
 	cfs_dcache_drop_attr(c->dcache, dir);
 	cfs_reply_barrier(c);
 	cfs_notify_attr(c, dir);
-	if (until > w.now) {
-		/* names that have fallen out of the cache are not known one by one */
-		cfs_dcache_walk_dir(c->dcache, dir, count_name, &w);
-		epoch = (until == UINT64_MAX || w.n_names > NAMES_BY_ONE) && cfs_notify_epoch(c);
-		w.max = !epoch;
-	}
+	/* the kernel may know more names and inodes than are kept here: it asks again for every name, open or not */
+	w.names = until > w.now && !cfs_notify_epoch(c);
 	cfs_dcache_walk_dir(c->dcache, dir, forget_one, &w);
 	cfs_inodes_walk(c, forget_open, c);
 }
@@ -116,8 +99,8 @@ void cfs_breaks_drop_all(struct cfs_client *c, bool lost)
 	cfs_client_note(c, CFS_BRK_ALL, 0, 0, NULL, 0);
 	cfs_dcache_walk_attrs(c->dcache, list_add, &l);
 	cfs_inodes_walk(c, list_add, &l);
-	w.max = !cfs_notify_epoch(c);
-	if (w.max)
+	w.names = !cfs_notify_epoch(c);
+	if (w.names)
 		cfs_dcache_walk_dir(c->dcache, 0, forget_one, &w);
 	cfs_dcache_drop_all(c->dcache);
 	cfs_reply_barrier(c);
@@ -166,7 +149,7 @@ void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *cal
 		until = cfs_dcache_drop_dir(c->dcache, ino);
 		if (until != UINT64_MAX && until > w.now && !cfs_notify_epoch(c)) {
 			w.dir = ino;
-			w.max = 1;
+			w.names = true;
 			cfs_dcache_walk_dir(c->dcache, ino, forget_one, &w);
 		}
 	}
@@ -206,8 +189,10 @@ void cfs_client_committed(struct cfs_client *c, const struct cfs_call *call)
 		       !cfs_breaks_attr(&c->breaks, call->break_gen, ino, cfs_attr_governor(&r.attr)) &&
 		       old.parent == r.attr.parent;
 		since = cfs_client_note(c, CFS_BRK_ATTR, 0, ino, NULL, 0);
-		if (!keep || !cfs_dcache_put_attr(c->dcache, &r.attr, since))
+		if (!keep || !cfs_dcache_put_attr(c->dcache, &r.attr, since)) {
 			cfs_dcache_drop_attr(c->dcache, ino);
+			cfs_notify_attr(c, ino);
+		}
 	}
 }
 
@@ -355,6 +340,22 @@ static int decode_break(struct cb_job *j, const void *body, uint32_t len)
 }
 
 /* ---- CB_ASK ------------------------------------------------------------------------------------- */
+/* what the data path does not know better is the server's own: to be told again as it is */
+static bool server_attr(struct cfs_client *c, uint64_t ino, struct cfs_attr *attr)
+{
+	struct cfs_ino_req body = { .ino = cfs_cpu_to_le64(ino) };
+	struct iovec iov = { &body, sizeof(body) };
+	struct cfs_attr_rep rep;
+	struct cfs_call call = { .opcode = CFS_OP_GETATTR, .body = &iov, .n_body = 1, .rep = &rep, .rep_max = sizeof(rep) };
+
+	if (cfs_dcache_attr(c->dcache, ino, attr))
+		return true;
+	if (cfs_call(c, &call) || call.rep_len != sizeof(rep))
+		return false;
+	*attr = rep.attr;
+	return true;
+}
+
 static void handle_ask(struct cfs_client *c, void *arg)
 {
 	struct cb_job *j = arg;
@@ -362,9 +363,9 @@ static void handle_ask(struct cfs_client *c, void *arg)
 	struct cfs_data *d = c->data_started ? cfs_data_find(c, j->ask_ino) : NULL;
 
 	if (d) {
-		struct cfs_attr attr = { .ino = cfs_cpu_to_le64(j->ask_ino) };
+		struct cfs_attr attr;
 
-		if (cfs_data_attr(d, &attr)) {
+		if (server_attr(c, j->ask_ino, &attr) && cfs_data_attr(d, &attr)) {
 			rep.size = attr.size;
 			rep.alloc = attr.alloc;
 			rep.mtime = attr.mtime;

@@ -374,6 +374,8 @@ void cfs_fuse_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_se
 	}
 	if (!err && !wanted && !(to_set & FUSE_SET_ATTR_SIZE))
 		err = cfs_op_errno_stale(ask_attr(&op, ino, &f));
+	cfs_debug("setattr %llx: set %x size %llu: error %d valid %x mtime %lld", (unsigned long long)ino, to_set,
+		  (unsigned long long)st->st_size, err, f.valid, (long long)cfs_le64_to_cpu(f.attr.mtime.sec));
 	if (err) {
 		cfs_op_err(&op, err);
 		return;
