@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* journal_i.h - shared by journal.c (appending) and jload.c (reading back). */
+/* journal_i.h - shared by journal.c (the calls), jwrite.c and jload.c. */
 #ifndef CFS_SERVER_STORE_JOURNAL_I_H
 #define CFS_SERVER_STORE_JOURNAL_I_H
 
@@ -37,7 +37,8 @@ struct cfs_jreq {		/* in the priv of an append or snapshot */
 	uint32_t pos;		/* entries written */
 	int err;
 	uint8_t kind;
-	bool begun;
+	bool begun;		/* something of it has been written */
+	bool refused;		/* never queued */
 } __attribute__((may_alias));
 
 struct cfs_jmark { uint32_t seg, block; };	/* a record, for loading */
@@ -76,6 +77,8 @@ struct cfs_journal {
 	uint64_t base, n_owner, cap_owner;
 };
 
+void cfs_journal_pump(struct cfs_journal *j);
+void cfs_jreq_finish_later(struct cfs_jreq *r, int err);
 int cfs_journal_recover(struct cfs_journal *j, char *errbuf, size_t errlen);
 void cfs_journal_forget_found(struct cfs_journal *j);
 int cfs_jseg_add(struct cfs_journal *j, uint32_t seg);

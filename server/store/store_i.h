@@ -4,13 +4,13 @@
  *
  *   super.c    format, superblock, vote slots
  *   seg.c      segment table: space, headers, accounting; deferred calls, device requests
- *   open.c     recovery, close, statistics
+ *   store.c    opening, stopping, closing, statistics; recover.c  what is on the device
  *   scan.c     reading records at start-up
  *   data.c     open data segments, batches, shared flushes
  *   write.c read.c delete.c   the object calls
  *   clean.c    the cleaner
  *   pool.c     zero-filling of journal segments
- *   journal.c  appending to a journal; jload.c  reading it back
+ *   journal.c  a journal: the calls; jwrite.c  its records; jload.c  reading it back
  *   check.c    offline check
  *   index.c    oid -> place; codec.c  encodings
  */
@@ -369,6 +369,9 @@ void cfs_oseg_drop(struct cfs_oseg *os);
 /* blocking: summary and footer at os->head; sealed or to be continued */
 int cfs_oseg_write_summary_sync(struct cfs_store *st, struct cfs_oseg *os, bool sealed);
 
+/* recover.c */
+int cfs_store_recover(struct cfs_store *st, char *errbuf, size_t errlen);
+
 /* write.c read.c delete.c */
 int cfs_write_init(struct cfs_store *st);
 void cfs_write_exit(struct cfs_store *st);
@@ -394,7 +397,7 @@ void cfs_pool_exit(struct cfs_store *st);
 /* have a journal segment ready, in the background */
 void cfs_pool_want(struct cfs_store *st);
 
-/* journal.c */
+/* jwrite.c */
 void cfs_journal_pump_all(struct cfs_store *st);
 
 /* scan.c */

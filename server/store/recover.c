@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * open.c - from a device to a running store, and back. Blocking, on the store's thread, before
- * and after any request.
+ * recover.c - what a store holds, found out from its device. Blocking, at start-up. State: struct
+ * opening, on the stack.
  *
- * Opening: superblock; all segment headers; the summaries of sealed data segments; a scan of
- * what no summary covers; then tombstones take out of the index what they name. What lies above
- * every watermark was perhaps never durable although we can read it (the process died, not the
- * machine): it is written again in place before it counts. Cut-off records lose their headers,
- * so that no later scan can meet them.
+ * All segment headers; the summaries of sealed data segments; a scan of what no summary covers;
+ * then tombstones take out of the index what they name. What lies above every watermark was
+ * perhaps never durable although we can read it (the process died, not the machine): it is
+ * written again in place before it counts. Cut-off records lose their headers, so that no later
+ * scan can meet them.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -420,81 +420,6 @@ out:
 	return rc;
 }
 
-/* ---- the calls -------------------------------------------------------------------------- */
-
-static void open_flushed(struct cfs_dev_req *req)
-{
-	struct cfs_store *st = cfs_container_of(req, struct cfs_store, open_flush);
-
-	cfs_store_submitted(st);
-	if (req->result < 0) {
-		cfs_err("store: flush failed: %s; no more writes are accepted",
-			strerror((int)-req->result));
-		st->failed = true;
-		return;
-	}
-	st->settled = true;
-	cfs_store_kick(st);
-}
-
-static void store_free(struct cfs_store *st)
-{
-	if (!st)
-		return;
-	for (uint32_t i = 0; i < CFS_OSEGS; i++)
-		cfs_oseg_drop(&st->osegs[i]);
-	for (uint32_t i = 0; st->segs && i < st->n_segs; i++)
-		free(st->segs[i].homes);
-	cfs_clean_exit(st);
-	cfs_pool_exit(st);
-	cfs_delete_exit(st);
-	cfs_read_exit(st);
-	cfs_write_exit(st);
-	cfs_index_destroy(st->index);
-	free(st->segs);
-	free(st);
-}
-
-static int store_setup(struct cfs_store *st, uint64_t reserve_bytes)
-{
-	int rc;
-
-	st->seg_bytes = cfs_le32_to_cpu(st->sb.segment_bytes);
-	st->seg_blocks = st->seg_bytes / BLK;
-	st->n_segs = cfs_le32_to_cpu(st->sb.segments);
-	st->obj_max = cfs_obj_max_of(st->seg_bytes);
-	st->format_id = cfs_le64_to_cpu(st->sb.format_id);
-	st->epoch = cfs_le64_to_cpu(st->sb.epoch) + 1;
-	st->next_rec_seq = st->epoch << 40;
-	st->reserve = cfs_max(CFS_RESERVE_MIN, st->n_segs / 64);
-	st->reserve = cfs_min(st->reserve, 16u);
-	if (reserve_bytes) {
-		uint64_t n = (reserve_bytes + st->seg_bytes - 1) / st->seg_bytes;
-
-		n = cfs_max(n, (uint64_t)CFS_RESERVE_MIN);
-		st->reserve =
-			(uint32_t)cfs_min(n, (uint64_t)cfs_max(st->n_segs / 2, CFS_RESERVE_MIN));
-	}
-	cfs_list_init(&st->journals);
-	cfs_list_init(&st->later);
-	st->later_timer.fn = cfs_store_later_run;
-	st->segs = calloc(st->n_segs, sizeof(*st->segs));
-	if (!st->segs)
-		return -ENOMEM;
-	rc = cfs_index_create(&st->index);
-	if (!rc)
-		rc = cfs_write_init(st);
-	if (!rc)
-		rc = cfs_read_init(st);
-	if (!rc)
-		rc = cfs_delete_init(st);
-	if (!rc)
-		rc = cfs_clean_init(st);
-	if (!rc)
-		rc = cfs_pool_init(st);
-	return rc;
-}
-
 static int recover(struct opening *o)
 {
 	struct cfs_store *st = o->st;
@@ -518,172 +443,21 @@ static int recover(struct opening *o)
 	return rc;
 }
 
-int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_store, char *errbuf,
-		   size_t errlen)
+int cfs_store_recover(struct cfs_store *st, char *errbuf, size_t errlen)
 {
-	uint64_t start_ns = cfs_clock_boot_ns(p->clock);
-	struct opening o = { .errbuf = errbuf, .errlen = errlen };
-	struct cfs_store *st = calloc(1, sizeof(*st));
-	int rc = -ENOMEM;
+	struct opening o = { .st = st, .clean = st->was_clean, .errbuf = errbuf, .errlen = errlen };
+	int rc = cfs_scan_init(&o.sc, st->dev);
 
-	snprintf(errbuf, errlen, "out of memory");
-	if (!st)
-		return rc;
-	o.st = st;
-	st->dev = p->dev;
-	st->clock = p->clock;
-	rc = cfs_super_load(st->dev, &st->sb, errbuf, errlen);
-	if (rc)
-		goto out;
-	if (st->sb.ro_compat || st->dev->info.flags & CFS_DEV_F_READONLY) {
-		snprintf(errbuf, errlen,
-			 st->sb.ro_compat ? "features %llx of a newer version forbid writing" :
-					    "the device is read-only",
-			 (unsigned long long)cfs_le64_to_cpu(st->sb.ro_compat));
-		rc = st->sb.ro_compat ? -EPROTONOSUPPORT : -EROFS;
-		goto out;
-	}
-	if (cfs_le64_to_cpu(st->sb.epoch) >= 1ull << 23) {
-		snprintf(errbuf, errlen, "opened 2^23 times: epochs are used up");
-		rc = -EOVERFLOW;
-		goto out;
-	}
-	rc = store_setup(st, p->reserve_bytes);
-	if (rc)
-		goto out;
-	o.clean = cfs_le32_to_cpu(st->sb.state) & CFS_SUPER_CLEAN;
-	rc = cfs_scan_init(&o.sc, st->dev);
-	if (rc)
-		goto out;
 	o.block = cfs_aligned_raw(BLK);
-	if (!o.block) {
+	if (!rc && !o.block)
 		rc = -ENOMEM;
-		goto out;
-	}
-	/* from here on the target counts as not closed in order */
-	st->sb.state = 0;
-	st->sb.epoch = cfs_cpu_to_le64(st->epoch);
-	st->was_clean = o.clean;
-	rc = cfs_super_write(st->dev, &st->sb);
-	if (rc) {
-		snprintf(errbuf, errlen, "writing the superblock failed: %s", strerror(-rc));
-		goto out;
-	}
-	rc = cfs_votes_load(st, true, errbuf, errlen);
 	if (!rc)
 		rc = recover(&o);
-	if (rc)
-		goto out;
-	st->open_ns = cfs_clock_boot_ns(p->clock) - start_ns;
-	/* what an earlier process wrote may still sit in the drive's cache */
-	st->open_flush = (struct cfs_dev_req){ .op = CFS_DEV_FLUSH, .done = open_flushed };
-	cfs_store_submit(st, &st->open_flush);
-	if (errlen)
-		errbuf[0] = '\0';
-	*ret_store = st;
-	st = NULL;
-out:
 	free(o.tombs);
 	for (uint32_t i = 0; i < o.n_unsealed; i++)
 		free(o.unsealed[i].ents);
 	free(o.unsealed);
 	free(o.block);
 	cfs_scan_exit(&o.sc);
-	store_free(st);
 	return rc;
-}
-
-void cfs_store_stop(struct cfs_store *st, void (*fn)(void *arg), void *arg)
-{
-	st->stopping = true;
-	cfs_timer_cancel(st->clock, &st->cleaner.timer);
-	cfs_timer_cancel(st->clock, &st->pool.timer);
-	st->stopped = fn;
-	st->stopped_arg = arg;
-	cfs_timer_set(st->clock, &st->later_timer, cfs_clock_boot_ns(st->clock));
-}
-
-/* summaries of the open segments, so that the next start need not scan them; then the superblock */
-static int close_clean(struct cfs_store *st)
-{
-	int rc = 0;
-
-	for (uint32_t i = 0; i < CFS_OSEGS && !rc; i++) {
-		struct cfs_oseg *os = &st->osegs[i];
-
-		if (os->state != CFS_OSS_READY)
-			continue;
-		CFS_ASSERT(cfs_list_empty(&os->flight));
-		/* room for this summary and a later one, or it ends here */
-		rc = cfs_oseg_write_summary_sync(
-			st, os,
-			os->want_seal ||
-				!cfs_oseg_room(st, os, cfs_sum_blocks(os->n_ents) + 8, 64));
-	}
-	if (rc)
-		return rc;
-	st->sb.state = cfs_cpu_to_le32(CFS_SUPER_CLEAN);
-	return cfs_super_write(st->dev, &st->sb);
-}
-
-void cfs_store_close(struct cfs_store *st, bool clean)
-{
-	if (!st)
-		return;
-	cfs_timer_cancel(st->clock, &st->cleaner.timer);
-	cfs_timer_cancel(st->clock, &st->pool.timer);
-	cfs_timer_cancel(st->clock, &st->later_timer);
-	if (clean && !st->failed) {
-		int rc;
-
-		CFS_ASSERT(!st->inflight);
-		rc = close_clean(st);
-		if (rc)
-			cfs_err("store: closing: %s; the next start will scan", strerror(-rc));
-	}
-	store_free(st);
-}
-
-void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
-{
-	uint32_t usable =
-		st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS - cfs_obj_blocks(st->obj_max) / 2;
-	uint64_t used = st->used, room = 0, free_blocks, lack;
-	const struct cfs_oseg *os = st->open[CFS_OS_USER];
-	uint32_t data_segs = st->n_segs - st->reserve - st->n_journal - st->n_pool, avail;
-
-	memset(ret, 0, sizeof(*ret));
-	if (st->n_segs < st->reserve + st->n_journal + st->n_pool)
-		data_segs = 0;
-	for (uint32_t i = 0; i < CFS_OSEGS; i++)
-		if (st->osegs[i].state != CFS_OSS_UNUSED)
-			used += st->osegs[i].head - CFS_DISK_SEG_HDR_BLOCKS;
-	if (os && os->state == CFS_OSS_READY)
-		room = st->seg_blocks - 1 - os->head;
-	avail = cfs_seg_available(st, CFS_ALLOC_USER);
-	lack = st->n_free < st->reserve ? st->reserve - st->n_free : 0;
-	free_blocks = (uint64_t)avail * usable + room + st->reclaim;
-	lack *= usable;
-	free_blocks = free_blocks > lack ? free_blocks - lack : 0;
-	memcpy(ret->cluster, st->sb.cluster, sizeof(ret->cluster));
-	ret->target_id = cfs_le32_to_cpu(st->sb.target_id);
-	ret->total_bytes = (uint64_t)data_segs * usable * BLK;
-	ret->free_bytes = cfs_min(free_blocks * BLK, ret->total_bytes);
-	ret->live_bytes = st->live * BLK;
-	ret->dead_bytes = used > st->live ? (used - st->live) * BLK : 0;
-	ret->objects = cfs_index_count(st->index);
-	ret->index_bytes = cfs_index_bytes(st->index);
-	ret->segments = st->n_segs;
-	ret->segments_free = st->n_free;
-	ret->bytes_written_user = st->bytes_user;
-	ret->bytes_written_total = st->bytes_total;
-	ret->cleaned_segments = st->cleaned;
-	ret->checksum_errors = st->checksum_errors;
-	ret->open_ns = st->open_ns;
-}
-
-int cfs_store_list(struct cfs_store *st, uint64_t *cursor, struct cfs_oid *oids, uint32_t *lens,
-		   uint32_t max)
-{
-	return cfs_index_list(st->index, cursor, oids, lens, max);
 }
