@@ -23,7 +23,8 @@
 #define GIVE_UP_MS	60000u
 #define SESSION_TRIES	3u
 #define SERVED_MAX	1024u
-#define UNLEASED_TRIES	6u	/* OPENs of a read before it goes without a lease */
+#define UNLEASED_MS	3000u	/* of OPENs in vain before a read goes without a lease: the kernel may then cache
+				 * for an instant what nothing covers, so it is the very last resort */
 
 void cfs_data_set_lease(struct cfs_data *d, unsigned mode)
 {
@@ -303,7 +304,7 @@ int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end,
 {
 	uint64_t give_up = 0;
 	struct cfs_data_open_buf *own = NULL;
-	uint32_t pause_ms = 1, tries = 0;
+	uint32_t pause_ms = 1;
 	bool blocked = false;
 	int rc = 0;
 
@@ -351,11 +352,11 @@ int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end,
 		rc = open_request(d, mode, off, rep ? rep : own);
 		if (rc <= 0)
 			break;
-		if (rep && (!data_io || ++tries == UNLEASED_TRIES))
-			break;
-		rc = 0;
 		if (!give_up)
 			give_up = cfs_data_now_ms() + GIVE_UP_MS;
+		if (rep && (!data_io || cfs_data_now_ms() > give_up - GIVE_UP_MS + UNLEASED_MS))
+			break;
+		rc = 0;
 		if (cfs_data_now_ms() > give_up) {
 			cfs_err("inode %" PRIx64 ": no lease for writing within %u s", d->ino, GIVE_UP_MS / 1000);
 			rc = -EIO;

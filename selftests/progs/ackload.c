@@ -267,6 +267,10 @@ static int run(void)
 			longest = now_s() - t0;
 			what = x.op;
 		}
+		if (rc && errno == EINTR && stopping) {	/* our own end, while no server answers: as mount.claudefs(8) says */
+			rc = 0;
+			break;
+		}
 		if (rc) {
 			printf("# operation %llu (%c %u) failed: %s, after %.1f s\n", seq, x.op, x.a, strerror(errno), now_s() - t0);
 			break;
