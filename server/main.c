@@ -66,7 +66,7 @@ static void usage(FILE *f)
 	fputs("Usage: claudefsd [OPTION]...\n"
 	      "The ClaudeFS server: keeps metadata and file data on its targets and serves them.\n\n"
 	      "  -c, --config FILE       read FILE first, see claudefsd.conf(5); options win\n"
-	      "      --listen HOST:PORT  where to listen (default 0.0.0.0:9510)\n"
+	      "      --listen HOST:PORT  where to listen (default 127.0.0.1:9510)\n"
 	      "      --advertise H:PORT  what clients are told to connect to (default: made from listen)\n"
 	      "      --target PATH       a formatted file or block device; may be repeated\n"
 	      "      --state-dir DIR     where the working copy of the metadata lives (/var/lib/claudefs)\n"

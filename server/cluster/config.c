@@ -26,7 +26,7 @@
 int cfs_config_init(struct cfs_config *c)
 {
 	memset(c, 0, sizeof(*c));
-	if (asprintf(&c->listen, "0.0.0.0:%d", CFS_DEFAULT_PORT) < 0)
+	if (asprintf(&c->listen, "127.0.0.1:%d", CFS_DEFAULT_PORT) < 0)
 		return -ENOMEM;
 	c->state_dir = strdup(DEFAULT_STATE_DIR);
 	c->log_level = CFS_LOG_INFO;

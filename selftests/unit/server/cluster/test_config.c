@@ -68,7 +68,7 @@ static void defaults(void **state)
 
 	(void)state;
 	assert_int_equal(read_text(&c, "[target.0]\npath = /dev/a\n"), 0);
-	assert_string_equal(c.listen, "0.0.0.0:9510");
+	assert_string_equal(c.listen, "127.0.0.1:9510");
 	assert_int_equal(c.lease_ms, 10000);
 	assert_int_equal(cfs_config_check(&c, err, sizeof(err)), 0);
 	assert_null(strstr(c.advertise, "0.0.0.0"));	/* nobody connects to that */
