@@ -115,6 +115,14 @@ struct cfs_data {
 	unsigned writers_blocked;	/* writes that wait without EXCL, holding page locks in this range: */
 	uint32_t blocked_seq;
 	uint64_t blocked_off, blocked_end;
+	/*
+	 * Writes that have come and are not applied yet, and the bytes that reads asked for meanwhile. The kernel put the new bytes
+	 * into its page before it sent the WRITE; if the page is dropped and read again in between, it has the old ones for
+	 * good. So such pages are dropped before the write is answered.
+	 */
+	unsigned n_writing;
+	uint64_t writing_off, writing_end;
+	uint64_t overtaken_off, overtaken_end;	/* none if off >= end */
 	uint32_t recall_round;
 	unsigned lost_grants;		/* in a row, to breaks that came before the reply */
 	uint64_t used_ms;
@@ -185,6 +193,8 @@ void cfs_data_drop_content(struct cfs_data *d);
 void cfs_data_lose(struct cfs_data *d, int err);
 /* bytes from the server into those parts of [off, end) that are not cached */
 int cfs_data_fill(struct cfs_data *d, uint64_t off, uint64_t end, const void *buf);
+/* a read begins: if a write of these bytes is under way, its pages will have to be dropped (data_write.c) */
+void cfs_data_overtake(struct cfs_data *d, uint64_t off, uint64_t end);
 /* after n_io or flushing went down */
 void cfs_data_io_end(struct cfs_data *d);
 /* clean ranges go */
