@@ -210,7 +210,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	WANT(EXPORT_SUPPORT, false);
 	WANT(DONT_MASK, true);
 	WANT(POSIX_ACL, true);
-	WANT(AUTO_INVAL_DATA, true);
+	/* the data path drops pages itself; the kernel, going by mtime, would drop those that are just being written */
+	WANT(EXPLICIT_INVAL_DATA, true);
+	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
 	WANT(READDIRPLUS, false);
 	WANT(READDIRPLUS_AUTO, false);
 	WANT(PARALLEL_DIROPS, false);
