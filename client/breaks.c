@@ -229,14 +229,21 @@ static void forget_in_kernel(struct cfs_client *c, struct item *it)
 	if ((it->flags & CFS_BRK_DATA) && c->data_started && cfs_data_break(c, it->ino, it->to_mode))
 		it->answer |= CFS_BRKR_OPEN;
 	if (it->flags & (CFS_BRK_DATA | CFS_BRK_UNLINK)) {
-		/* first look who is making files, then whether this one is open: it may change from one to the other */
-		bool making = cfs_making(c);
-		bool open = it->flags & CFS_BRK_UNLINK ? cfs_inode_set_orphan(c, it->ino) :
-			    cfs_inode_is_open(c, it->ino);
+		bool making, open;
 
+		/* first look who is making files, then whether this one is open: it may change from one to the other */
+		cfs_victim_begin(c, it->ino);
+		making = cfs_making(c);
+		open = cfs_inode_is_open(c, it->ino);
 		it->claimed = !open && making;
 		if (open || making)
 			it->answer |= CFS_BRKR_OPEN;
+		/* our lease on what is not open ends with the unlink, without another word; which may fail yet: save first */
+		if ((it->flags & CFS_BRK_UNLINK) && !(it->answer & CFS_BRKR_OPEN) && c->data_started)
+			cfs_data_break(c, it->ino, CFS_LEASE_NONE);
+		cfs_victim_end(c, it->ino);
+		if ((it->flags & CFS_BRK_UNLINK) && (it->answer & CFS_BRKR_OPEN))
+			cfs_orphan_watch(c, it->ino);
 	}
 	cfs_debug("break of %llx/%.*s inode %llx flags %x mode %u: answer %u%s", (unsigned long long)it->dir, it->name_len,
 		  it->name, (unsigned long long)it->ino, it->flags, it->to_mode, it->answer,
@@ -258,19 +265,14 @@ static void settle_claims(struct cfs_client *c, struct cb_job *j)
 	bool any = false;
 
 	for (uint32_t i = 0; i < j->n; i++)
-		any |= j->items[i].claimed;
+		any |= j->items[i].claimed && !(j->items[i].flags & CFS_BRK_UNLINK);
 	if (!any)
 		return;
 	cfs_making_settle(c);
 	for (uint32_t i = 0; i < j->n; i++) {
 		struct item *it = &j->items[i];
 
-		if (!it->claimed)
-			continue;
-		if (it->flags & CFS_BRK_UNLINK) {
-			if (!cfs_inode_set_orphan(c, it->ino))
-				cfs_op_release_orphan(c, it->ino);
-		} else if (!cfs_inode_is_open(c, it->ino)) {
+		if (it->claimed && !(it->flags & CFS_BRK_UNLINK) && !cfs_inode_is_open(c, it->ino)) {
 			body.item.ino = cfs_cpu_to_le64(it->ino);
 			cfs_call(c, &call);
 		}

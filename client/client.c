@@ -314,6 +314,7 @@ int cfs_client_create(const struct cfs_client_opts *o, struct cfs_client **ret_c
 	cfs_list_init(&c->threads);
 	cfs_list_init(&c->fhs);
 	pthread_mutex_init(&c->fhs_lock, NULL);
+	pthread_mutex_init(&c->pins_lock, NULL);
 	pthread_mutex_init(&c->nodes_lock, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->threads_lock, NULL);
@@ -339,6 +340,8 @@ int cfs_client_create(const struct cfs_client_opts *o, struct cfs_client **ret_c
 		rc = cfs_inodes_create(c, &c->inodes);
 	if (!rc)
 		rc = cfs_notify_create(c, &c->notify);
+	if (!rc)
+		rc = cfs_orphans_create(c, &c->orphans);
 	if (!rc)
 		rc = cfs_jobs_create(c, &c->jobs);
 	if (rc) {
@@ -380,6 +383,7 @@ void cfs_client_destroy(struct cfs_client *c)
 	cfs_client_stop(c);
 	cfs_thread_drop(c);
 	CFS_ASSERT(cfs_list_empty(&c->threads));
+	cfs_orphans_destroy(c->orphans);
 	cfs_inodes_destroy(c->inodes);
 	cfs_dcache_destroy(c->dcache);
 	cfs_client_map_free(c);

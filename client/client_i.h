@@ -26,6 +26,8 @@
 #define CFS_PING_DIV		4u		/* heartbeats in one lease time */
 #define CFS_FUSE_OPS_MAX	64u		/* opcodes counted */
 #define CFS_RPC_OPS_MAX		128u
+#define CFS_KERNEL_ATTRS	65536u
+#define CFS_KERNEL_PAGES	16384u	/* words of 64 inodes */
 #define CFS_HINTS		4096u	/* names whose last known inode is remembered, right or wrong */
 #define CFS_BUSY_DIRS		1024u		/* counters of mutations under way, by hash of directory */
 
@@ -34,6 +36,7 @@ struct cfs_chan;
 struct cfs_jobs;
 struct cfs_notify;
 struct cfs_locks;
+struct cfs_orphans;
 struct cfs_session;
 struct cfs_transport;
 struct cfs_control;
@@ -144,6 +147,19 @@ struct cfs_client_counters {
 };
 #define cfs_count(c, field) __atomic_add_fetch(&(c)->n.field, 1, __ATOMIC_RELAXED)
 
+/* fuse_pin.c */
+#define CFS_PINS_MAX 64u
+struct cfs_fh;
+struct cfs_stale_opener {
+	uint32_t pid;
+	uint64_t since_ns;		/* 0: free */
+};
+struct cfs_pin {
+	uint32_t pid;
+	uint64_t since_ns;
+	struct cfs_fh *fh;		/* NULL: free */
+};
+
 struct cfs_client {
 	struct cfs_client_opts o;
 	char name[CFS_NAME_MAX + 1];
@@ -178,6 +194,8 @@ struct cfs_client {
 	struct cfs_breaks breaks;
 	pthread_mutex_t breaks_lock;	/* serialises notes */
 	struct cfs_dcache *dcache;
+	uint64_t attr_until[CFS_KERNEL_ATTRS];	/* atomic, by hash of inode: until when the kernel may keep attributes */
+	uint64_t kernel_pages[CFS_KERNEL_PAGES]; /* atomic bits, by hash of inode: it was given pages, ever */
 	uint32_t busy_dirs[CFS_BUSY_DIRS];	/* atomic */
 	struct {
 		uint64_t key, ino;
@@ -188,10 +206,15 @@ struct cfs_client {
 	struct cfs_jobs *jobs;
 	struct cfs_notify *notify;
 	struct cfs_locks *locks;
+	struct cfs_orphans *orphans;
 	struct cfs_inodes *inodes;
 	struct fuse_session *se;	/* NULL without a mount (tests) */
 	struct cfs_transport *transport;
 	struct cfs_control *control;
+	pthread_mutex_t pins_lock;
+	bool any_stale;			/* atomic */
+	struct cfs_stale_opener stale[CFS_PINS_MAX];
+	struct cfs_pin pins[CFS_PINS_MAX];
 	pthread_mutex_t fhs_lock;
 	struct cfs_list fhs;		/* every open file and directory */
 	uint32_t breaks_pending;	/* atomic */
@@ -297,8 +320,19 @@ void cfs_breaks_drop_dir(struct cfs_client *c, uint64_t dir);
 /* everything is void: names, attributes, and (lost) all file data */
 void cfs_breaks_drop_all(struct cfs_client *c, bool lost);
 
-/* tell the server that an orphan is not held any more (fuse_ops.c) */
-void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino);
+/* let go of what was opened for processes that did not come (fuse_pin.c) */
+void cfs_pins_expire(struct cfs_client *c);
+void cfs_pins_drop(struct cfs_client *c);
+
+/* orphans.c: we said that an inode which loses its last name is open here */
+int cfs_orphans_create(struct cfs_client *c, struct cfs_orphans **ret_o);
+void cfs_orphans_destroy(struct cfs_orphans *o);
+void cfs_orphan_watch(struct cfs_client *c, uint64_t ino);
+/*
+ * An orphan is not held here any more (fuse_ops.c): what was written is saved for other sessions that hold it, unless none
+ * can (discard); the server is told; the lease ends. Under cfs_victim_begin().
+ */
+void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino, bool discard);
 
 int cfs_jobs_create(struct cfs_client *c, struct cfs_jobs **ret_jobs);
 /* run fn(arg) on a pool thread; -EBUSY when too many wait */

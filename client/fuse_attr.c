@@ -102,6 +102,8 @@ static double answer_attr(struct cfs_client *c, struct found *f, struct cfs_fh *
 {
 	double keep = f->cached ? ttl->seconds : cfs_op_keep_attr(c, &f->attr, f->valid, f->since, ttl);
 
+	if (f->cached)
+		cfs_kernel_has_attr(c, cfs_attr_ino(&f->attr), ttl->until_ns);
 	cfs_op_stat(c, &f->attr, st);
 	if (fh && familiar_mtime(c, fh, &f->attr, st))
 		return 0;

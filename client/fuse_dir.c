@@ -82,7 +82,7 @@ void cfs_fuse_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 	pthread_mutex_unlock(&fh->i->lock);
 	cfs_op_err(&op, 0);
 	if (release)
-		cfs_op_release_orphan(op.c, ino);
+		cfs_op_release_orphan(op.c, ino, true);
 	cfs_inode_put(op.c, fh->i);
 	cfs_fh_unlist(op.c, fh);
 	cfs_dirbuf_free(fh->dir);

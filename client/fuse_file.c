@@ -52,20 +52,16 @@ static void fh_free(struct cfs_client *c, struct cfs_fh *fh)
 	struct cfs_inode *i = fh->i;
 	bool release;
 
+	cfs_victim_begin(c, i->ino); /* who opens it just now waits until it is known what becomes of it */
 	pthread_mutex_lock(&i->lock);
 	CFS_ASSERT(i->n_open > 0);
 	release = !--i->n_open && i->orphan;
 	if (release)
 		i->orphan = false;
 	pthread_mutex_unlock(&i->lock);
-	if (release) {
-		/* another session may have it open still, and wants to read what was written here */
-		if (__atomic_load_n(&i->only_ours, __ATOMIC_SEQ_CST))
-			cfs_data_forget(i->data);
-		else if (cfs_data_flush(i->data))
-			cfs_warn("inode %llx: could not be saved at its last close", (unsigned long long)i->ino);
-		cfs_op_release_orphan(c, i->ino);
-	}
+	if (release)
+		cfs_op_release_orphan(c, i->ino, __atomic_load_n(&i->only_ours, __ATOMIC_SEQ_CST));
+	cfs_victim_end(c, i->ino);
 	cfs_fh_unlist(c, fh);
 	cfs_inode_put(c, i);
 	free(fh);
@@ -89,6 +85,7 @@ void cfs_fh_unlist(struct cfs_client *c, struct cfs_fh *fh)
 /* RELEASEs that were still queued when the file system was unmounted never come */
 void cfs_fh_drop_all(struct cfs_client *c)
 {
+	cfs_pins_drop(c);
 	while (!cfs_list_empty(&c->fhs)) {
 		struct cfs_fh *fh = cfs_list_first(&c->fhs, struct cfs_fh, link);
 
@@ -136,9 +133,34 @@ static int open_data(struct cfs_op *op, struct cfs_fh *fh, struct fuse_file_info
 	return rc;
 }
 
+int cfs_op_open_for(struct cfs_op *op, const struct cfs_attr *attr, struct cfs_fh **ret_fh)
+{
+	struct cfs_fh *fh = NULL;
+	int err = fh_new(op, attr, O_RDONLY, &fh);
+
+	if (err)
+		return err;
+	cfs_victim_wait(op->c, fh->i->ino);
+	err = cfs_op_errno_stale(cfs_data_open(fh->i->data, O_RDONLY));
+	if (err) {
+		fh_free(op->c, fh);
+		return err == ENOENT ? ESTALE : err;
+	}
+	fh->opened = true;
+	*ret_fh = fh;
+	return 0;
+}
+
+void cfs_op_close_for(struct cfs_client *c, struct cfs_fh *fh)
+{
+	cfs_data_release(fh->i->data, O_RDONLY);
+	fh_free(c, fh);
+}
+
 void cfs_fuse_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cfs_op op = cfs_op_begin(req);
+	uint32_t pid = (uint32_t)fuse_req_ctx(req)->pid;
 	struct cfs_fh *fh = NULL;
 	struct cfs_attr attr;
 	int err = cfs_op_getattr(&op, ino, &attr);
@@ -154,8 +176,7 @@ void cfs_fuse_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	if (err) {
 		cfs_debug("open of inode %llx fails: %d", (unsigned long long)ino, err);
-		op.t->req = NULL;
-		fuse_reply_err(req, err);
+		cfs_op_err(&op, err);
 		if (fh)
 			fh_free(op.c, fh);
 		return;
@@ -167,6 +188,7 @@ void cfs_fuse_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		cfs_data_release(fh->i->data, fi->flags);
 		fh_free(op.c, fh);
 	}
+	cfs_pin_opened(op.c, pid);
 }
 
 /* a file that was just made, with the lease that came along */
@@ -329,7 +351,6 @@ void cfs_fuse_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 	int64_t n = 0;
 	int rc = size > CFS_IO_MAX ? EIO : 0;
 
-	(void)ino;
 	/* bytes count as read while the session lived: if its deadline passed meanwhile, once more */
 	for (int i = 0; !rc && i < LIVE_RETRIES; i++) {
 		rc = cfs_op_errno(cfs_session_wait_live(op.c));
@@ -339,6 +360,7 @@ void cfs_fuse_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 		if (cfs_client_live(op.c))
 			break;
 	}
+	cfs_kernel_has_pages(op.c, ino);
 	op.t->req = NULL;
 	if (rc || n < 0)
 		fuse_reply_err(req, rc ? rc : cfs_op_errno((int)n));
@@ -359,6 +381,7 @@ void cfs_fuse_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 		cfs_op_err(&op, EFBIG);
 		return;
 	}
+	cfs_kernel_has_pages(op.c, ino);
 	if (fi->kill_suidgid)
 		err = cfs_op_kill_priv(&op, ino);
 	n = err ? -err : cfs_data_write(i->data, buf, size, (uint64_t)off, append, false);

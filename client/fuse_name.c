@@ -12,6 +12,7 @@
 
 #include <stdlib.h>
 
+#define PIN_TRIES	16u
 #define RENAME_NOREPLACE_	1u
 #define RENAME_EXCHANGE_	2u
 
@@ -32,6 +33,7 @@ static bool lookup_cached(struct cfs_op *op, uint64_t dir, const char *name, siz
 			return false;
 		cfs_count(c, dc_lookup);
 		e.attr_timeout = ttl->seconds;
+		cfs_kernel_has_attr(c, ino, ttl->until_ns);
 		e.ino = ino;
 		e.generation = cfs_le64_to_cpu(attr.gen);
 		cfs_op_stat(c, &attr, &e.attr);
@@ -54,13 +56,15 @@ void cfs_fuse_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct cfs_client *c = op.c;
 	struct cfs_entry_rep rep = { 0 };
 	struct cfs_ttl ttl = cfs_op_ttl(c);
+	struct cfs_attr attr;
 	size_t len = cfs_op_name_len(&op, name);
-	bool done = false;
+	bool done = false, pin;
 	int rc;
 
 	if (!len)
 		return;
-	if (ttl.until_ns) {
+	pin = cfs_pin_wanted(c, (uint32_t)fuse_req_ctx(req)->pid);
+	if (ttl.until_ns && !pin) {
 		cfs_reply_begin(c);
 		done = lookup_cached(&op, parent, name, len, &ttl);
 		cfs_reply_end(c);
@@ -69,14 +73,25 @@ void cfs_fuse_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	body.name_len = cfs_cpu_to_le32((uint32_t)len);
 	r.more[0] = (struct iovec){ (void *)(uintptr_t)name, len };
-	rc = cfs_op_call_want(&op, &r, sizeof(rep));
-	if (rc && !(rc == ENOENT && r.rep_len >= sizeof(rep))) {
-		cfs_op_err(&op, cfs_op_errno(rc));
-		return;
+	for (unsigned tries = 0; tries < PIN_TRIES; tries++) {
+		rc = cfs_op_call_want(&op, &r, sizeof(rep));
+		if (rc && !(rc == ENOENT && r.rep_len >= sizeof(rep))) {
+			cfs_op_err(&op, cfs_op_errno(rc));
+			return;
+		}
+		memcpy(&rep, cfs_thread_buf(op.t), sizeof(rep));
+		if (rc)
+			rep.attr.ino = 0;
+		if (rc || !pin || !S_ISREG(cfs_le32_to_cpu(rep.attr.mode)) || cfs_pin(&op, &rep.attr) != ESTALE)
+			break;
 	}
-	memcpy(&rep, cfs_thread_buf(op.t), sizeof(rep));
-	if (rc)
-		rep.attr.ino = 0;
+	/*
+	 * Another session writes the file: its size is old. The kernel takes the size from here until it asks, and what it asks may
+	 * be lost to an invalidation; so ask first.
+	 */
+	if (!rc && S_ISREG(cfs_le32_to_cpu(rep.attr.mode)) && !(cfs_le32_to_cpu(rep.valid) & CFS_V_ATTR) &&
+	    !cfs_op_getattr(&op, cfs_attr_ino(&rep.attr), &attr))
+		rep.attr = attr;
 	op.t->req = NULL;
 	cfs_reply_begin(c);
 	ttl = cfs_op_ttl(c);
@@ -316,21 +331,31 @@ static void finish_after(struct cfs_client *c, const struct after *after)
 	for (unsigned i = 0; i < after->n_stale; i++)
 		cfs_notify_attr(c, after->stale[i]);
 	if (after->release)
-		cfs_op_release_orphan(c, after->release);
+		cfs_op_release_orphan(c, after->release, false);
 }
 
-/* outside of sections: data of an inode that is gone */
-static void forget_data(struct cfs_client *c, const struct cfs_attr *attr, bool orphan)
+/*
+ * Outside of sections, before the reply: data of an inode without names that is not open here. It is of no use to anybody,
+ * unless another session has it open: if there is something here that the server has not seen, it is asked.
+ */
+static void forget_data(struct cfs_op *op, const struct cfs_attr *attr, bool orphan)
 {
+	struct cfs_client *c = op->c;
+	struct cfs_attr copy = *attr;
 	struct cfs_data *d;
 
 	if (attr->nlink || orphan || !c->data_started || !S_ISREG(cfs_le32_to_cpu(attr->mode)))
 		return;
 	d = cfs_data_find(c, cfs_attr_ino(attr));
-	if (d) {
-		cfs_data_forget(d);
-		cfs_data_put(d);
+	if (!d)
+		return;
+	if (cfs_data_attr(d, &copy)) {
+		cfs_dcache_drop_attr(c->dcache, cfs_attr_ino(attr));
+		if (!cfs_op_getattr(op, cfs_attr_ino(attr), &copy))
+			cfs_data_flush(d);
 	}
+	cfs_data_forget(d);
+	cfs_data_put(d);
 }
 
 static void remove_name(fuse_req_t req, uint64_t dir, const char *name, bool rmdir)
@@ -373,7 +398,7 @@ static void remove_name(fuse_req_t req, uint64_t dir, const char *name, bool rmd
 	cfs_debug("unlink %llx/%s: hint %llx open %u; inode %llx links %u orphan %u", (unsigned long long)dir, name,
 		  (unsigned long long)victim, body.hint_open, (unsigned long long)cfs_attr_ino(&rep.attr),
 		  cfs_le32_to_cpu(rep.attr.nlink), cfs_le32_to_cpu(rep.orphan));
-	forget_data(c, &rep.attr, rep.orphan);
+	forget_data(&op, &rep.attr, rep.orphan);
 	op.t->req = NULL;
 	cfs_reply_begin(c);
 	ttl = cfs_op_ttl(c);
@@ -384,8 +409,8 @@ static void remove_name(fuse_req_t req, uint64_t dir, const char *name, bool rmd
 		cfs_removed_add(c, &rep.attr);
 	fuse_reply_err(req, 0);
 	cfs_reply_end(c);
-	hint_end(c, victim);
 	finish_after(c, &after);
+	hint_end(c, victim); /* who waits to open it finds it gone */
 }
 
 void cfs_fuse_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -486,7 +511,7 @@ void cfs_fuse_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 		  body.hint_open, (unsigned long long)cfs_attr_ino(&rep.attr), (unsigned long long)cfs_attr_ino(&rep.other),
 		  cfs_le32_to_cpu(rep.other.nlink), cfs_le32_to_cpu(rep.orphan));
 	if (rep.other.ino && !a.exchange)
-		forget_data(c, &rep.other, rep.orphan);
+		forget_data(&op, &rep.other, rep.orphan);
 	op.t->req = NULL;
 	cfs_reply_begin(c);
 	renamed(c, &a, &rep, r.break_gen, &after);
@@ -494,11 +519,11 @@ void cfs_fuse_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 		cfs_removed_add(c, &rep.other);
 	fuse_reply_err(req, 0);
 	cfs_reply_end(c);
-	hint_end(c, victim);
 	if (after.stale_names) {
 		cfs_notify_entry(c, newparent, newname, a.new_len);
 		if (a.exchange)
 			cfs_notify_entry(c, parent, name, a.old_len);
 	}
 	finish_after(c, &after);
+	hint_end(c, victim);
 }

@@ -6,6 +6,7 @@
 #include "client/fuse_ops_i.h"
 
 #include "base/log.h"
+#include "client/notify.h"
 
 #define BLKSIZE		131072		/* st_blksize: what programs may take as a good size for I/O */
 
@@ -20,6 +21,14 @@ int cfs_op_errno(int rc)
 int cfs_op_errno_stale(int rc)
 {
 	return rc == ENOENT ? ESTALE : cfs_op_errno(rc);
+}
+
+void cfs_op_err(struct cfs_op *op, int err)
+{
+	op->t->req = NULL;
+	if (err == ESTALE) /* the kernel tries again, once */
+		cfs_pin_stale(op->c, (uint32_t)fuse_req_ctx(op->req)->pid);
+	fuse_reply_err(op->req, err);
 }
 
 int cfs_op_call(struct cfs_op *op, struct cfs_op_req *r)
@@ -81,6 +90,7 @@ double cfs_op_keep_attr(struct cfs_client *c, const struct cfs_attr *attr, uint3
 {
 	if (!(valid & CFS_V_ATTR) || !ttl->until_ns || !cfs_dcache_put_attr(c->dcache, attr, since))
 		return 0;
+	cfs_kernel_has_attr(c, cfs_attr_ino(attr), ttl->until_ns);
 	return ttl->seconds;
 }
 
@@ -169,7 +179,7 @@ void cfs_op_entry(struct cfs_client *c, struct cfs_attr *attr, uint32_t valid, u
 	cfs_inode_told(c, attr);
 }
 
-void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino)
+void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino, bool discard)
 {
 	struct {
 		struct cfs_release_req req;
@@ -177,10 +187,17 @@ void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino)
 	} body = { .req.n = cfs_cpu_to_le32(1), .ino = cfs_cpu_to_le64(ino) };
 	struct iovec iov = { &body, sizeof(body) };
 	struct cfs_call call = { .opcode = CFS_OP_RELEASE, .mutating = true, .body = &iov, .n_body = 1 };
+	struct cfs_data *d = c->data_started ? cfs_data_find(c, ino) : NULL;
 	int rc;
 
 	cfs_debug("inode %llx: the last close of an orphan", (unsigned long long)ino);
+	if (d && !discard && cfs_data_flush(d))
+		cfs_debug("inode %llx: could not be saved at its last close", (unsigned long long)ino);
 	rc = cfs_call(c, &call);
+	if (d) {
+		cfs_data_forget(d);
+		cfs_data_put(d);
+	}
 	/* a lost session has lost its orphans; otherwise they go with the session */
 	if (rc && rc != CFS_E_BADSESSION && rc != ENOENT)
 		cfs_warn("inode %llu: the server was not told of its last close: %s", (unsigned long long)ino,

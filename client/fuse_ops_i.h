@@ -56,11 +56,7 @@ static inline struct cfs_op cfs_op_begin(fuse_req_t req)
 int cfs_op_errno(int rc);
 /* the same for a request about an inode number that the kernel remembered: gone means stale */
 int cfs_op_errno_stale(int rc);
-static inline void cfs_op_err(struct cfs_op *op, int err)
-{
-	op->t->req = NULL;
-	fuse_reply_err(op->req, err);
-}
+void cfs_op_err(struct cfs_op *op, int err);
 
 /*
  * One request of a fixed part and up to three variable ones; the reply body goes to rep, or to the thread's buffer.
@@ -177,6 +173,17 @@ CFS_FUSE_OP(lseek)(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct
 CFS_FUSE_OP(getlk)(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 CFS_FUSE_OP(setlk)(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
 CFS_FUSE_OP(flock)(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
+
+/* ---- fuse_pin.c: opening what is being replaced all the time */
+/* something that this process asked was answered ESTALE; is a look-up of it the second try? It has opened what it wanted */
+void cfs_pin_stale(struct cfs_client *c, uint32_t pid);
+bool cfs_pin_wanted(struct cfs_client *c, uint32_t pid);
+void cfs_pin_opened(struct cfs_client *c, uint32_t pid);
+/* open it on behalf of the process that looks it up: 0 or errno, ESTALE: it is gone */
+int cfs_pin(struct cfs_op *op, const struct cfs_attr *attr);
+/* open for reading and close again, without the kernel */
+int cfs_op_open_for(struct cfs_op *op, const struct cfs_attr *attr, struct cfs_fh **ret_fh);
+void cfs_op_close_for(struct cfs_client *c, struct cfs_fh *fh);
 
 /* give up the POSIX or flock locks of an owner; waits for the server */
 void cfs_op_unlock_all(struct cfs_op *op, uint64_t ino, uint64_t owner, uint8_t space);

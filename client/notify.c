@@ -6,6 +6,7 @@
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
 #include "client/notify.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "client/client_i.h"
 
@@ -38,6 +39,35 @@ struct cfs_notify {
 	bool stop;
 	pthread_t threads[NOTIFIERS_MAX];
 };
+
+static uint64_t *attr_until(struct cfs_client *c, uint64_t ino)
+{
+	return &c->attr_until[cfs_hash_u64(ino) % CFS_KERNEL_ATTRS];
+}
+
+static uint64_t *pages_word(struct cfs_client *c, uint64_t ino, uint64_t *ret_bit)
+{
+	uint64_t h = cfs_hash_u64(ino);
+
+	*ret_bit = 1ull << (h & 63);
+	return &c->kernel_pages[(h >> 6) % CFS_KERNEL_PAGES];
+}
+
+void cfs_kernel_has_attr(struct cfs_client *c, uint64_t ino, uint64_t until_ns)
+{
+	uint64_t *p = attr_until(c, ino), old = __atomic_load_n(p, __ATOMIC_RELAXED);
+
+	while (old < until_ns && !__atomic_compare_exchange_n(p, &old, until_ns, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
+}
+
+void cfs_kernel_has_pages(struct cfs_client *c, uint64_t ino)
+{
+	uint64_t bit, *p = pages_word(c, ino, &bit);
+
+	if (!(__atomic_load_n(p, __ATOMIC_RELAXED) & bit))
+		__atomic_or_fetch(p, bit, __ATOMIC_SEQ_CST);
+}
 
 static void put_job(struct note_job *j)
 {
@@ -202,7 +232,8 @@ void cfs_notify_entry(struct cfs_client *c, uint64_t dir, const char *name, size
 
 void cfs_notify_attr(struct cfs_client *c, uint64_t ino)
 {
-	if (!c->se)
+	/* a little more than the kernel's timeout, which began when it got the answer */
+	if (!c->se || __atomic_load_n(attr_until(c, ino), __ATOMIC_SEQ_CST) + CFS_NSEC_PER_SEC < cfs_boot_ns())
 		return;
 	cfs_count(c, inval_inode);
 	check("attributes", fuse_lowlevel_notify_inval_inode(c->se, ino, -1, 0));
@@ -210,8 +241,14 @@ void cfs_notify_attr(struct cfs_client *c, uint64_t ino)
 
 void cfs_notify_pages(struct cfs_client *c, uint64_t ino, int64_t off, int64_t len)
 {
+	uint64_t bit, *word = pages_word(c, ino, &bit);
+
 	if (!c->se)
 		return;
+	if (off < 0 || !(__atomic_load_n(word, __ATOMIC_SEQ_CST) & bit)) {
+		cfs_notify_attr(c, ino);
+		return;
+	}
 	cfs_count(c, inval_inode);
 	check("pages", fuse_lowlevel_notify_inval_inode(c->se, ino, off, len));
 }

@@ -18,6 +18,14 @@
 struct cfs_client;
 struct cfs_notify;
 
+/*
+ * What the kernel has. An invalidation makes it throw away the answer to a GETATTR that is on its way, and go on with the
+ * size that it had before; so none is sent for what it cannot have. Both are noted before the reply, by hash: now and then
+ * it is told to forget something needlessly.
+ */
+void cfs_kernel_has_attr(struct cfs_client *c, uint64_t ino, uint64_t until_ns);
+void cfs_kernel_has_pages(struct cfs_client *c, uint64_t ino);
+
 int cfs_notify_create(struct cfs_client *c, struct cfs_notify **ret_n);
 void cfs_notify_destroy(struct cfs_notify *n);
 

@@ -452,6 +452,7 @@ static void chores(struct cfs_client *c, void *arg)
 		body.iov_len = sizeof(req.list) + n * sizeof(req.items[0]);
 		cfs_call(c, &call);
 	}
+	cfs_pins_expire(c);
 	if (c->data_started)
 		cfs_data_idle(c, DATA_IDLE_MS);
 	__atomic_store_n(&s->chores_running, false, __ATOMIC_RELEASE);
