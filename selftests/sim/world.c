@@ -312,6 +312,7 @@ static void clear_up(void)
 	for (unsigned i = 0; i < W->n_servers; i++) {
 		cfs_sim_net_isolate(W->servers[i].sn, false);
 		cfs_sim_disk_faults(W->servers[i].disk, &(struct cfs_sim_faults){ 0 });
+		cfs_sim_disk_tear_sync(W->servers[i].disk, 0);
 		server_start(&W->servers[i]);
 	}
 	for (unsigned i = 0; i < W->n_clients; i++) {
