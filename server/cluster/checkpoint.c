@@ -32,6 +32,7 @@ struct cfs_ckpt {
 	char *dir;
 	enum what what;
 	bool cancel, swap_ready;
+	bool stored;	/* the objects of `to` are complete, and no manifest names them yet */
 	cfs_ckpt_done_fn done;
 	struct cfs_meta *meta;
 	struct cfs_ckpt_manifest from, to;	/* read, and made */
@@ -173,6 +174,7 @@ static void finish(struct cfs_ckpt *ck, int err)
 	if (err && ck->what == RESTORE)
 		remove_file(ck);
 	ck->what = IDLE;
+	ck->stored = !err && stored_some;
 	if (err && stored_some)
 		drop(ck, &ck->to);
 	done(ck->p.arg, err, err ? NULL : &ck->to);
@@ -404,6 +406,9 @@ static int begin(struct cfs_ckpt *ck, enum what what, cfs_ckpt_done_fn done)
 	uint64_t random;
 
 	CFS_ASSERT(ck->what == IDLE);
+	if (ck->stored)		/* its manifest could not be written */
+		drop(ck, &ck->to);
+	ck->stored = false;
 	do
 		random = ck->p.clock->ops->random(ck->p.clock) & 0xffffffffu;
 	while (ck->keep_some && random << 16 == cfs_le64_to_cpu(ck->keep.first_seq));
@@ -514,9 +519,9 @@ static bool wanted(const struct cfs_ckpt *ck, uint64_t seq)
 	uint64_t first = cfs_le64_to_cpu(ck->keep.first_seq);
 	uint64_t mine = cfs_le64_to_cpu(ck->to.first_seq);
 
-	/* neither what we keep nor what is being written this moment */
+	/* neither what we keep nor what is being written this moment or waits for its manifest */
 	return (ck->keep_some && seq - first < n_objects(cfs_le64_to_cpu(ck->keep.total))) ||
-	       (ck->what != IDLE && seq >> 16 == mine >> 16);
+	       ((ck->what != IDLE || ck->stored) && seq >> 16 == mine >> 16);
 }
 
 static void clean_later(struct cfs_ckpt *ck)
@@ -604,8 +609,11 @@ void cfs_ckpt_keep(struct cfs_ckpt *ck, const struct cfs_ckpt_manifest *keep)
 	bool had = ck->keep_some;
 
 	ck->keep_some = keep != NULL;
-	if (keep)
+	if (keep) {
 		ck->keep = *keep;
+		if (keep->first_seq == ck->to.first_seq)
+			ck->stored = false;
+	}
 	if (ck->cancel)
 		return;
 	if (!ck->known) {
