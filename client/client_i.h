@@ -16,6 +16,7 @@
 #include "client/dcache.h"
 #include "client/leasecheck.h"
 #include "client/rpc.h"
+#include "client/tiers.h"
 #include "rpc/codec.h"
 #include "rpc/conn.h"
 
@@ -211,6 +212,7 @@ struct cfs_client {
 	struct fuse_session *se;	/* NULL without a mount (tests) */
 	struct cfs_transport *transport;
 	struct cfs_control *control;
+	struct cfs_tiers tiers;
 	pthread_mutex_t pins_lock;
 	bool any_stale;			/* atomic */
 	struct cfs_stale_opener stale[CFS_PINS_MAX];

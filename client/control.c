@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 #include <unistd.h>
 
 #define ANSWER_MS 2000
+#define LINE_MAX_BYTES 1024u
+#define WORDS_MAX 8u
 
 struct cfs_control {
 	struct cfs_client *c;
@@ -126,6 +129,35 @@ static json_t *lease_state(struct cfs_client *c)
 	return o;
 }
 
+static void put_counter(void *arg, const char *name, uint64_t v)
+{
+	put(arg, name, v);
+}
+
+static json_t *tier_state(struct cfs_client *c)
+{
+	static const char *const wants[] = { [CFS_TIER_WANT_AUTO] = "auto", [CFS_TIER_WANT_ON] = "on",
+					     [CFS_TIER_WANT_OFF] = "off" };
+	json_t *all = json_object();
+
+	for (int i = 0; i < CFS_TIERS; i++) {
+		const struct cfs_tier_ops *ops = cfs_tier_ops(i);
+		json_t *o = json_object();
+		struct cfs_tier t;
+
+		cfs_tiers_get(c, i, &t);
+		json_object_set_new(o, "state", json_string(cfs_tier_state_name(t.state)));
+		if (i != CFS_TIER_PLAIN)
+			json_object_set_new(o, "option", json_string(wants[t.want]));
+		if (t.why[0])
+			json_object_set_new(o, "why", json_string(t.why));
+		if (ops->stat && t.state >= CFS_TIER_ON)
+			ops->stat(c, put_counter, o);
+		json_object_set_new(all, cfs_tier_name(i), o);
+	}
+	return all;
+}
+
 static json_t *state(struct cfs_control *k)
 {
 	static const char *const states[] = { "opening", "live", "lost", "closed" };
@@ -163,16 +195,105 @@ static json_t *state(struct cfs_control *k)
 	json_object_set_new(o, "cache", cache_state(c));
 	json_object_set_new(o, "leases", lease_state(c));
 	json_object_set_new(o, "data", data_state(c));
+	json_object_set_new(o, "tiers", tier_state(c));
 	return o;
+}
+
+/* ---- verbs ---------------------------------------------------------------------------------- */
+struct request {
+	struct cfs_control *k;
+	bool owner;			/* root, or who mounted */
+	unsigned argc;
+	char *argv[WORDS_MAX];		/* argv[0] is the verb */
+};
+
+CFS_PRINTF(1, 2)
+static json_t *error(const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return json_pack("{s:s}", "error", text);
+}
+
+static json_t *do_status(const struct request *r)
+{
+	return state(r->k);
+}
+
+static json_t *do_tier(const struct request *r)
+{
+	char err[256] = "";
+	bool on = r->argc == 3 && !strcmp(r->argv[2], "on");
+
+	if (r->argc != 3 || (!on && strcmp(r->argv[2], "off")))
+		return error("usage: tier NAME on|off");
+	if (!r->owner)
+		return error("only root and who mounted may switch tiers");
+	if (cfs_tiers_set(r->k->c, r->argv[1], on, err, sizeof(err)))
+		return error("%s", err);
+	return json_pack("{s:o}", "tiers", tier_state(r->k->c));
+}
+
+static const struct {
+	const char *name;
+	json_t *(*run)(const struct request *r);
+} verbs[] = { { "status", do_status }, { "tier", do_tier } };
+
+static json_t *obey(struct cfs_control *k, int fd, char *line)
+{
+	struct ucred cred = { .uid = (uid_t)-1 };
+	struct request r = { .k = k };
+	socklen_t len = sizeof(cred);
+	char *save = NULL;
+
+	r.owner = !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) && (!cred.uid || cred.uid == geteuid());
+	for (char *w = strtok_r(line, " \t\r", &save); w; w = strtok_r(NULL, " \t\r", &save)) {
+		if (r.argc == WORDS_MAX)
+			return error("more than %u words", WORDS_MAX);
+		r.argv[r.argc++] = w;
+	}
+	if (!r.argc)
+		return do_status(&r);
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(verbs); i++)
+		if (!strcmp(r.argv[0], verbs[i].name))
+			return verbs[i].run(&r);
+	return error("'%.64s' is not understood", r.argv[0]);
+}
+
+/* the line that was sent, without its end; empty: nothing before the end, or in time */
+static void read_line(int fd, char *line, size_t max)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	size_t at = 0;
+
+	line[0] = 0;
+	while (at + 1 < max && !strchr(line, '\n') && poll(&p, 1, ANSWER_MS) > 0) {
+		ssize_t n = recv(fd, line + at, max - 1 - at, MSG_DONTWAIT);
+
+		if (n <= 0)
+			break;
+		at += (size_t)n;
+		line[at] = 0;
+	}
+	line[strcspn(line, "\n")] = 0;
 }
 
 static void answer(struct cfs_control *k, int fd)
 {
-	json_t *doc = state(k);
-	char *text = json_dumps(doc, JSON_COMPACT);
-	size_t len = text ? strlen(text) : 0, at = 0;
+	char line[LINE_MAX_BYTES];
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	size_t len, at = 0;
+	json_t *doc;
+	char *text;
 
+	read_line(fd, line, sizeof(line));
+	doc = obey(k, fd, line);
+	text = json_dumps(doc, JSON_COMPACT);
+	len = text ? strlen(text) : 0;
 	while (at < len && poll(&p, 1, ANSWER_MS) > 0) {
 		ssize_t n = send(fd, text + at, len - at, MSG_NOSIGNAL | MSG_DONTWAIT);
 

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* control.h - a UNIX socket that answers whoever connects with the state of the mount, one JSON document. */
+/*
+ * control.h - a UNIX socket through which the mount is asked and told. Who connects sends one line of words, or ends his side,
+ * and is sent one JSON document, in which "error" says what went wrong:
+ *
+ *   status (or nothing)   the state of the mount
+ *   tier NAME on|off      the kill switch of a tier; only for root and for who mounted
+ */
 #ifndef CFS_CLIENT_CONTROL_H
 #define CFS_CLIENT_CONTROL_H
 

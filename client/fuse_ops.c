@@ -218,7 +218,12 @@ static void want(struct fuse_conn_info *conn, uint64_t flag, const char *name, b
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct cfs_client *c = userdata;
+	struct cfs_thread *t = cfs_thread_self(c);
+	struct cfs_tier_env env = { .minor = conn->proto_minor };
 
+	if (!cfs_tier_env_parse(t->in, t->in_len, &env))
+		cfs_warn("the kernel's INIT is not understood: fast tiers stay off");
+	cfs_tiers_probe(c, &env);
 #define WANT(flag, needed) want(conn, FUSE_CAP_##flag, #flag, needed)
 	WANT(ASYNC_READ, false);
 	WANT(POSIX_LOCKS, true);

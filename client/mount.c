@@ -91,6 +91,9 @@ static int make_client(struct mounted *m)
 		.timeo_ms = o->timeo_s * 1000, .cache_none = o->cache_none, .ro = o->ro,
 		.cache_entries = o->cache_entries,
 	};
+	const enum cfs_tier_want want[CFS_TIERS] = {
+		[CFS_TIER_URING] = o->uring, [CFS_TIER_PASSTHROUGH] = o->passthrough, [CFS_TIER_BPF] = o->bpf,
+	};
 	char host[64] = "";
 	int rc;
 
@@ -101,6 +104,7 @@ static int make_client(struct mounted *m)
 	rc = cfs_client_create(&co, &m->c);
 	if (rc)
 		return fail(m, rc, "out of memory");
+	cfs_tiers_init(m->c, want);
 	return cfs_client_start(m->c, m->err, sizeof(m->err));
 }
 
@@ -297,6 +301,8 @@ static int set_up(struct mounted *m)
 		rc = wait_for_init(m);
 	if (!rc)
 		rc = check_root(m);
+	if (!rc)
+		rc = cfs_tiers_start(m->c, m->err, sizeof(m->err));
 	if (rc)
 		return rc;
 	raise_read_ahead(m->o->mountpoint);
@@ -351,6 +357,7 @@ static int tear_down(struct mounted *m)
 	if (c) {
 		watched = !pthread_create(&watch, NULL, end_watch, c);
 		cfs_control_stop(c->control);
+		cfs_tiers_stop(c);
 		cfs_transport_destroy(c->transport);
 		c->transport = NULL;
 		cfs_fh_drop_all(c);

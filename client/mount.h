@@ -13,6 +13,9 @@
 
 #define CFS_MOUNT_SERVERS_MAX	16u
 
+/* tiers (tiers.h): auto uses what works, on fails the mount if it does not */
+enum cfs_tier_want { CFS_TIER_WANT_AUTO = 0, CFS_TIER_WANT_ON, CFS_TIER_WANT_OFF };
+
 struct cfs_mount_opts {
 	char servers[CFS_MOUNT_SERVERS_MAX][256];	/* HOST:PORT */
 	unsigned n_servers;
@@ -27,6 +30,7 @@ struct cfs_mount_opts {
 	bool allow_other;
 	bool softerr;
 	bool cache_none;		/* cache=none: ask the server every time */
+	enum cfs_tier_want uring, passthrough, bpf;
 };
 
 /* the defaults; allow_other is on for root */
@@ -50,8 +54,8 @@ int cfs_mount_parse_source(struct cfs_mount_opts *o, const char *text, char *err
 int cfs_mount_main(const struct cfs_mount_opts *o);
 
 /**
- * cfs_mount_control_path() - the UNIX stream socket of the mount at `dir` (any spelling of its path): who connects is sent one
- * JSON document. Does not touch the mount itself, which might hang.
+ * cfs_mount_control_path() - the UNIX stream socket of the mount at `dir` (any spelling of its path): who sends it one line
+ * (control.h), or ends his side, is sent one JSON document. Does not touch the mount itself, which might hang.
  * Return: 0, -ENAMETOOLONG, or -errno.
  */
 int cfs_mount_control_path(const char *dir, char *path, size_t len);

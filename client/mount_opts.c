@@ -16,7 +16,7 @@
 #define DEFAULT_PORT	"9510"
 #define ESCAPED_MAX	80u	/* longer mount points are known by a hash */
 
-enum opt_kind { O_FLAG, O_FLAG_OFF, O_SIZE, O_COUNT, O_PATH, O_CACHE, O_IGNORE };
+enum opt_kind { O_FLAG, O_FLAG_OFF, O_SIZE, O_COUNT, O_PATH, O_CACHE, O_TIER, O_IGNORE };
 
 static const struct opt {
 	const char *name;
@@ -48,6 +48,9 @@ static const struct opt {
 	{ "timeo", O_COUNT, AT(timeo_s), 1, 86400 },
 	{ "workers_max", O_COUNT, AT(workers_max), 2, 4096 },
 	{ "cache", O_CACHE, AT(cache_none), 0, 0 },
+	{ "uring", O_TIER, AT(uring), 0, 0 },
+	{ "passthrough", O_TIER, AT(passthrough), 0, 0 },
+	{ "bpf", O_TIER, AT(bpf), 0, 0 },
 #undef AT
 	/* always so, or nothing to us */
 	{ "default_permissions", O_IGNORE, 0, 0, 0 },
@@ -102,6 +105,20 @@ static int parse_number(const char *text, bool sizes, uint64_t min, uint64_t max
 	return 0;
 }
 
+static int parse_tier(const char *text, enum cfs_tier_want *ret)
+{
+	static const char *const words[] = { [CFS_TIER_WANT_AUTO] = "auto", [CFS_TIER_WANT_ON] = "on",
+					     [CFS_TIER_WANT_OFF] = "off" };
+
+	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (!strcmp(text, words[i])) {
+			*ret = (enum cfs_tier_want)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
 static int set_opt(struct cfs_mount_opts *o, const struct opt *opt, const char *value, char *err, size_t errlen)
 {
 	void *field = (char *)o + opt->at;
@@ -141,6 +158,9 @@ static int set_opt(struct cfs_mount_opts *o, const struct opt *opt, const char *
 		else
 			o->cache_none = !strcmp(value, "none");
 		break;
+	case O_TIER:
+		rc = parse_tier(value, field);
+		break;
 	case O_IGNORE:
 		break;
 	}
@@ -150,7 +170,8 @@ static int set_opt(struct cfs_mount_opts *o, const struct opt *opt, const char *
 	else if (rc)
 		snprintf(err, errlen, "option '%s=%s': %s", opt->name, value,
 			 opt->kind == O_PATH ? "must be an absolute path" :
-			 opt->kind == O_CACHE ? "must be strict or none" : "not a number");
+			 opt->kind == O_CACHE ? "must be strict or none" :
+			 opt->kind == O_TIER ? "must be auto, on or off" : "not a number");
 	return rc ? -EINVAL : 0;
 }
 

@@ -19,6 +19,7 @@ int cmd_mount_helper(int argc, char **argv);	/* as mount.claudefs */
 int cmd_status(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_fsck(int argc, char **argv);
+int cmd_tier(int argc, char **argv);
 
 /* "claudefs VERB: message" on stderr, one line; returns `code` */
 int cmd_fail(int code, const char *verb, const char *fmt, ...) CFS_PRINTF(3, 4);
@@ -30,5 +31,11 @@ const char *cmd_human(uint64_t bytes, char *buf, size_t len);
 /* 32 hex digits, dashes allowed. 0 or -EINVAL */
 int cmd_parse_uuid(const char *text, uint8_t uuid[16]);
 void cmd_print_uuid(char out[37], const uint8_t uuid[16]);
+
+/* one line (client/control.h) to the mount at `dir`, and its answer. 0; -ENOTCONN: no mount there; -errno */
+int cmd_ask_mount(const char *dir, const char *line, char *buf, uint32_t max, uint32_t *ret_len);
+/* "key: value" lines for people, objects and arrays indented below their key (cmd_status.c); depth 0 to begin with */
+struct json_t;
+void cmd_print_value(const char *key, struct json_t *v, int depth);
 
 #endif

@@ -5,6 +5,8 @@
  */
 #include "cmd.h"
 
+#include "client/tiers.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -25,16 +27,8 @@
 #define TEXT_MAX 160
 #define LINES_MAX 24
 
-/* flags newer than Debian 12's linux/fuse.h (include/uapi of kernel 6.9 and 6.14) */
-#ifndef FUSE_PASSTHROUGH
-#define FUSE_PASSTHROUGH (1ULL << 37)
-#endif
-#ifndef FUSE_OVER_IO_URING
-#define FUSE_OVER_IO_URING (1ULL << 41)
-#endif
-
 struct line {
-	const char *feature;
+	char feature[24];
 	char kernel[TEXT_MAX];	/* what the kernel says */
 	const char *used;	/* "yes", "no" */
 	char note[TEXT_MAX];	/* what it gives, or why it is not used */
@@ -51,7 +45,7 @@ static struct line *add(struct report *r, const char *feature, bool used, const 
 	struct line *l = &r->lines[r->n++];
 
 	CFS_ASSERT(r->n <= LINES_MAX);
-	l->feature = feature;
+	snprintf(l->feature, sizeof(l->feature), "%s", feature);
 	l->used = used ? "yes" : "no";
 	snprintf(l->note, sizeof(l->note), "%s", note);
 	return l;
@@ -84,8 +78,7 @@ static bool dir_has(const char *path, const char *prefix)
 
 struct fuse_probe {
 	int err;
-	uint32_t minor;
-	uint64_t flags;
+	struct cfs_tier_env env;
 };
 
 /*
@@ -96,8 +89,6 @@ static void fuse_probe_child(struct fuse_probe *p)
 {
 	char dir[] = "/tmp/claudefs-doctor-XXXXXX", opts[96];
 	char buf[FUSE_MIN_READ_BUFFER];
-	const struct fuse_in_header *h = (const void *)buf;
-	const struct fuse_init_in *init = (const void *)(h + 1);
 	struct pollfd pfd = { .fd = open("/dev/fuse", O_RDWR | O_CLOEXEC), .events = POLLIN };
 
 	if (pfd.fd < 0) {
@@ -114,14 +105,8 @@ static void fuse_probe_child(struct fuse_probe *p)
 	} else {
 		ssize_t n = poll(&pfd, 1, 2000) == 1 ? read(pfd.fd, buf, sizeof(buf)) : -1;
 
-		if (n < (ssize_t)(sizeof(*h) + offsetof(struct fuse_init_in, flags2)) || h->opcode != FUSE_INIT) {
+		if (n < 0 || !cfs_tier_env_parse(buf, (size_t)n, &p->env))
 			p->err = ETIME;
-		} else {
-			p->minor = init->minor;
-			p->flags = init->flags;
-			if (init->flags & FUSE_INIT_EXT)
-				p->flags |= (uint64_t)init->flags2 << 32;
-		}
 		umount2(dir, MNT_DETACH);
 	}
 	close(pfd.fd);
@@ -162,7 +147,6 @@ static void check_fuse(struct report *r)
 {
 	struct fuse_probe p = probe_fuse();
 	struct line *l = add(r, "fuse", !p.err, p.err ? "needed to mount" : "the plain tier: every mount");
-	char uring[8] = "";
 
 	l->required = true;
 	if (p.err == EPERM)
@@ -170,20 +154,19 @@ static void check_fuse(struct report *r)
 	else if (p.err)
 		snprintf(l->kernel, TEXT_MAX, "%s", strerror(p.err));
 	else
-		snprintf(l->kernel, TEXT_MAX, "protocol 7.%u", p.minor);
-	l = add(r, "fuse notify epoch", !p.err && p.minor >= 44,
+		snprintf(l->kernel, TEXT_MAX, "protocol 7.%u", p.env.minor);
+	l = add(r, "fuse notify epoch", !p.err && p.env.minor >= 44,
 		"invalidates names without a lock; else ESTALE makes the kernel retry");
-	snprintf(l->kernel, TEXT_MAX, "%s", p.err ? "not known" : p.minor >= 44 ? "yes" : "no (needs 7.44)");
-	l = add(r, "fuse passthrough", false, "not built yet: reads go through the daemon");
-	snprintf(l->kernel, TEXT_MAX, "%s", p.err ? "not known" : p.flags & FUSE_PASSTHROUGH ? "yes" : "no (needs 6.9)");
-	l = add(r, "fuse over io_uring", false, "not built yet: requests come from /dev/fuse");
-	read_word("/sys/module/fuse/parameters/enable_uring", uring, sizeof(uring));
-	if (p.flags & FUSE_OVER_IO_URING)
-		snprintf(l->kernel, TEXT_MAX, "yes");
-	else if (uring[0])
-		snprintf(l->kernel, TEXT_MAX, "switched off (enable_uring=%s)", uring);
-	else
-		snprintf(l->kernel, TEXT_MAX, "no (needs 6.14)");
+	snprintf(l->kernel, TEXT_MAX, "%s", p.err ? "not known" : p.env.minor >= 44 ? "yes" : "no (needs 7.44)");
+	for (int i = 0; i < CFS_TIERS; i++) {
+		const char *gives = cfs_tier_ops(i)->gives;
+		char feature[24], why[TEXT_MAX] = "";
+		int rc = p.err ? -p.err : cfs_tier_probe(i, &p.env, why, sizeof(why));
+
+		snprintf(feature, sizeof(feature), "tier %s", cfs_tier_name(i));
+		l = add(r, feature, !rc, gives);
+		snprintf(l->kernel, TEXT_MAX, "%s", p.err ? "not known" : why[0] ? why : rc ? strerror(-rc) : "yes");
+	}
 }
 
 static void check_io_uring(struct report *r)
@@ -211,9 +194,6 @@ static void check_rest(struct report *r)
 	char word[128] = "";
 	bool have;
 
-	have = access("/sys/kernel/btf/vmlinux", R_OK) == 0;
-	l = add(r, "bpf", false, "not built yet: names and attributes come from kernel caches and the daemon");
-	snprintf(l->kernel, TEXT_MAX, "%s", have ? "type information present" : "no /sys/kernel/btf/vmlinux");
 	have = access("/sys/kernel/sched_ext/state", R_OK) == 0;
 	l = add(r, "sched_ext", false, "not built yet");
 	snprintf(l->kernel, TEXT_MAX, "%s", have ? "yes" : "no (needs 6.12 with CONFIG_SCHED_CLASS_EXT)");

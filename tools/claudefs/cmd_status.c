@@ -5,7 +5,6 @@
  */
 #include "cmd.h"
 
-#include "client/mount.h"
 #include "rpc/codec.h"
 #include "rpc/conn.h"
 
@@ -14,11 +13,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #define TIMEOUT_MS 5000u
 #define DEPTH_MAX 8
@@ -55,36 +50,8 @@ static int ask_server(const char *addr, char *buf, uint32_t max, uint32_t *ret_l
 	return rc > 0 ? -EPROTO : rc;
 }
 
-static int ask_mount(const char *dir, char *buf, uint32_t max, uint32_t *ret_len)
-{
-	struct timeval tv = { .tv_sec = TIMEOUT_MS / 1000 };
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	uint32_t got = 0;
-	int fd, rc;
-
-	rc = cfs_mount_control_path(dir, sa.sun_path, sizeof(sa.sun_path));
-	if (rc)
-		return rc;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa))) {
-		rc = errno == ENOENT || errno == ECONNREFUSED ? -ENOTCONN : -errno;
-	} else {
-		ssize_t n;
-
-		while (got < max && (n = recv(fd, buf + got, max - got, 0)) > 0)
-			got += (uint32_t)n;
-		rc = got == max ? -EMSGSIZE : got ? 0 : -EPROTO;
-	}
-	close(fd);
-	*ret_len = got;
-	return rc;
-}
-
 /* "key: value" lines, objects and arrays indented below their key */
-static void print_value(const char *key, json_t *v, int depth)
+void cmd_print_value(const char *key, json_t *v, int depth)
 {
 	const char *k;
 	json_t *item;
@@ -98,12 +65,12 @@ static void print_value(const char *key, json_t *v, int depth)
 		if (key)
 			printf("%*s%s:\n", 2 * depth, "", key);
 		json_object_foreach(v, k, item)
-			print_value(k, item, depth + (key != NULL));
+			cmd_print_value(k, item, depth + (key != NULL));
 		json_array_foreach(v, i, item) {
 			char name[24];
 
 			snprintf(name, sizeof(name), "%zu", i);
-			print_value(name, item, depth + 1);
+			cmd_print_value(name, item, depth + 1);
 		}
 		return;
 	}
@@ -158,7 +125,7 @@ int cmd_status(int argc, char **argv)
 	buf = malloc(CFS_BODY_MAX + 1);
 	if (!buf)
 		return cmd_fail(CMD_FAIL, "status", "out of memory");
-	rc = is_dir ? ask_mount(target, buf, CFS_BODY_MAX, &len) : ask_server(target, buf, CFS_BODY_MAX, &len);
+	rc = is_dir ? cmd_ask_mount(target, "status", buf, CFS_BODY_MAX, &len) : ask_server(target, buf, CFS_BODY_MAX, &len);
 	if (rc == -ENOTCONN && is_dir) {
 		rc = cmd_fail(CMD_FAIL, "status", "%s: no ClaudeFS mount answers there", target);
 		goto out;
@@ -178,7 +145,7 @@ int cmd_status(int argc, char **argv)
 	if (json)
 		puts(buf);
 	else
-		print_value(NULL, root, 0);
+		cmd_print_value(NULL, root, 0);
 	json_decref(root);
 	rc = CMD_OK;
 out:

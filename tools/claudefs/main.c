@@ -21,6 +21,7 @@ static const struct verb {
 	{ "mount", cmd_mount, "mount a file system" },
 	{ "status", cmd_status, "show the state of a server or of a mount" },
 	{ "doctor", cmd_doctor, "what this machine offers, what is used, and why not" },
+	{ "tier", cmd_tier, "show a mount's tiers, or switch one on or off" },
 	{ "fsck", cmd_fsck, "check a stopped server's data, metadata against objects" },
 };
 
