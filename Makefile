@@ -83,7 +83,7 @@ fuzz:						## every fuzz target, FUZZ_SECONDS=60 each
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) selftests/run.sh fuzz/
 
 clean:						## what was compiled; keeps build/deps and the data in build/up
-	rm -rf $(addprefix $(B)/,release* asan* tsan* fuzz* man test-run)
+	rm -rf $(addprefix $(B)/,release* asan* tsan* fuzz* bpf man test-run)
 
 distclean: clean				## clean, and the libraries of `make deps`
 	rm -rf build/deps build/dl

@@ -13,7 +13,7 @@ export LC_ALL=C DEBIAN_FRONTEND=noninteractive PATH=$PATH:/usr/sbin:/sbin
 packages=(gcc make clang libclang-rt-dev libc6-dev linux-libc-dev meson ninja-build pkg-config dpkg-dev
 	ca-certificates liblmdb-dev libisal-dev libcmocka-dev libinih-dev libjansson-dev libxxhash-dev libnuma-dev
 	libelf-dev zlib1g-dev libattr1-dev libacl1-dev acl attr scdoc fuse3)
-optional=(clang-19)                     # BPF programs want it; absent on other releases
+optional=(clang-19 bpftool)             # BPF programs want them; absent on other releases
 test_packages=(sqlite3 postgresql rsync fio stress-ng git tar util-linux procps iproute2)
 
 dl=$PWD/build/dl prefix=$PWD/build/deps
