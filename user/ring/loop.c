@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * loop.c - see loop.h. The loop owns the ring, the timers, the posted functions and the hooks; all of it
+ * loop.c - see loop.h; ring.c has the ring itself. The loop owns the ring, the timers, the posted functions and the hooks; all of it
  * belongs to the thread that made the loop. Only the eventfd and `stop` are touched from elsewhere.
  *
  * One turn costs one io_uring_enter(): what callbacks and hooks have queued is submitted by the same call
  * that waits for the next completion, and the first timer is that call's timeout.
  */
-#include "ring/loop.h"
+#include "ring/loop_i.h"
 
 #include <errno.h>
-#include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -19,46 +18,8 @@
 
 #include "base/base.h"
 #include "base/log.h"
-#include "base/rng.h"
-#include "ring/offload.h"
-#include "ring/timers.h"
 
 #define REAP_BATCH	64u
-#define CQ_FACTOR	8u	/* completions per submission: multishot requests have many */
-
-struct post {
-	void (*fn)(void *arg);
-	void *arg;
-};
-
-struct stashed_cqe {
-	struct cfs_ring_op *op;
-	int32_t res;
-	uint32_t flags;
-};
-
-struct cfs_loop {
-	struct cfs_clock clock;
-	struct io_uring ring;
-	struct cfs_timers timers;
-	struct cfs_rng rng;
-	struct cfs_loop_hook *hooks, *last_hooks, *next_hook;
-	struct post *posts, *running_posts;
-	uint32_t n_posts, cap_posts, cap_running;
-	/* completions taken out of a full ring from inside cfs_loop_sqe(), until the next turn */
-	struct stashed_cqe *stash;
-	uint32_t n_stash, cap_stash;
-	struct cfs_offload *offload;
-	struct cfs_ring_op event_op;
-	uint64_t event_count;
-	uint32_t taken;		/* submission queue's head before the last reaping */
-	bool drained;		/* that reaping left nothing */
-	uint64_t files_used;	/* bit per slot of the ring's file table */
-	int event_fd;
-	uint16_t buf_groups;
-	int stop;		/* atomic; set from anywhere */
-	bool ring_ready, files_ready, clock_boottime, in_turn;
-};
 
 /* ---- clock ------------------------------------------------------------------------------- */
 
@@ -144,42 +105,7 @@ struct cfs_clock *cfs_loop_clock(struct cfs_loop *loop)
 	return &loop->clock;
 }
 
-/* ---- ring -------------------------------------------------------------------------------- */
-
-struct io_uring *cfs_loop_ring(struct cfs_loop *loop)
-{
-	return &loop->ring;
-}
-
-static int ring_init(struct cfs_loop *loop, uint32_t entries)
-{
-	/* best first: deferred task work (6.1), cooperative (5.19), plain (5.14) */
-	static const unsigned tries[] = {
-		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
-			IORING_SETUP_SUBMIT_ALL,
-		IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL,
-		0,
-	};
-	int rc = -EINVAL;
-
-	for (unsigned i = 0; i < CFS_ARRAY_SIZE(tries) && rc == -EINVAL; i++) {
-		struct io_uring_params p = {
-			.flags = tries[i] | IORING_SETUP_CQSIZE,
-			.cq_entries = entries * CQ_FACTOR,
-		};
-
-		rc = io_uring_queue_init_params(entries, &loop->ring, &p);
-	}
-	if (rc)
-		return rc;
-	loop->ring_ready = true;
-	io_uring_ring_dontfork(&loop->ring);
-	/* both save time or precision only: kernels without them go on as they are */
-	io_uring_register_ring_fd(&loop->ring);
-	loop->clock_boottime = !io_uring_register_clock(&loop->ring,
-		&(struct io_uring_clock_register){ .clockid = CLOCK_BOOTTIME });
-	return 0;
-}
+/* ---- making and ending ------------------------------------------------------------------- */
 
 static void event_arm(struct cfs_loop *loop)
 {
@@ -203,11 +129,17 @@ static void event_done(struct cfs_ring_op *op, int32_t res, uint32_t cqe_flags)
 
 int cfs_loop_create(uint32_t entries, struct cfs_loop **ret_loop)
 {
+	return cfs_loop_create_with(entries, 0, ret_loop);
+}
+
+int cfs_loop_create_with(uint32_t entries, uint32_t flags, struct cfs_loop **ret_loop)
+{
 	struct cfs_loop *loop;
 	uint64_t seed;
 	int rc;
 
-	if (entries < 8 || entries > 32768 || (entries & (entries - 1)))
+	if (entries < 8 || entries > CFS_LOOP_ENTRIES_MAX || (entries & (entries - 1)) ||
+	    flags & ~CFS_LOOP_WIDE)
 		return -EINVAL;
 	loop = calloc(1, sizeof(*loop));
 	if (!loop)
@@ -225,7 +157,7 @@ int cfs_loop_create(uint32_t entries, struct cfs_loop **ret_loop)
 		goto err;
 	}
 	cfs_rng_seed(&loop->rng, seed);
-	rc = ring_init(loop, entries);
+	rc = cfs_loop_ring_init(loop, entries, flags);
 	if (rc)
 		goto err;
 	event_arm(loop);
@@ -241,104 +173,13 @@ void cfs_loop_destroy(struct cfs_loop *loop)
 	if (!loop)
 		return;
 	cfs_offload_destroy(loop->offload);
-	if (loop->ring_ready)
-		io_uring_queue_exit(&loop->ring);
+	cfs_loop_ring_exit(loop);
 	if (loop->event_fd >= 0)
 		close(loop->event_fd);
 	cfs_timers_fini(&loop->timers);
 	free(loop->posts);
 	free(loop->running_posts);
-	free(loop->stash);
 	free(loop);
-}
-
-static struct cfs_ring_op *cqe_op(const struct io_uring_cqe *cqe)
-{
-	return (struct cfs_ring_op *)(uintptr_t)cqe->user_data;
-}
-
-/* make room in a completion queue whose overflow keeps the kernel from taking submissions */
-static void stash_cqes(struct cfs_loop *loop)
-{
-	struct io_uring_cqe *cqe;
-
-	while (!io_uring_peek_cqe(&loop->ring, &cqe)) {
-		if (loop->n_stash == loop->cap_stash) {
-			uint32_t cap = loop->cap_stash ? loop->cap_stash * 2 : 256;
-			struct stashed_cqe *s = realloc(loop->stash, cap * sizeof(*s));
-
-			CFS_ASSERT(s);
-			loop->stash = s;
-			loop->cap_stash = cap;
-		}
-		loop->stash[loop->n_stash++] = (struct stashed_cqe){
-			.op = cqe_op(cqe), .res = cqe->res, .flags = cqe->flags,
-		};
-		io_uring_cqe_seen(&loop->ring, cqe);
-	}
-}
-
-struct io_uring_sqe *cfs_loop_sqe(struct cfs_loop *loop)
-{
-	struct io_uring_sqe *sqe;
-
-	while (!(sqe = io_uring_get_sqe(&loop->ring))) {
-		int rc = io_uring_submit(&loop->ring);
-
-		if (rc == -EBUSY)
-			stash_cqes(loop);
-		else if (rc < 0 && rc != -EINTR && rc != -EAGAIN) {
-			cfs_err("ring: submitting failed: %s", strerror(-rc));
-			CFS_ASSERT(!"io_uring refuses submissions");
-		}
-	}
-	return sqe;
-}
-
-void cfs_loop_sqe_set(struct io_uring_sqe *sqe, struct cfs_ring_op *op)
-{
-	io_uring_sqe_set_data(sqe, op);
-}
-
-uint32_t cfs_loop_mark(struct cfs_loop *loop)
-{
-	return loop->ring.sq.sqe_tail;
-}
-
-bool cfs_loop_taken(struct cfs_loop *loop, uint32_t mark)
-{
-	return loop->drained && (int32_t)(loop->taken - mark) >= 0;
-}
-
-int cfs_loop_file_add(struct cfs_loop *loop, int fd)
-{
-	int slot, rc;
-
-	_Static_assert(CFS_LOOP_FILES_MAX <= 64, "files_used is one word");
-	if (!loop->files_ready) {
-		rc = io_uring_register_files_sparse(&loop->ring, CFS_LOOP_FILES_MAX);
-		if (rc < 0)
-			return -EOPNOTSUPP;
-		loop->files_ready = true;
-	}
-	if (loop->files_used == UINT64_MAX)
-		return -ENFILE;
-	slot = __builtin_ctzll(~loop->files_used);
-	rc = io_uring_register_files_update(&loop->ring, (unsigned)slot, &fd, 1);
-	if (rc < 0)
-		return rc;
-	loop->files_used |= 1ull << slot;
-	return slot;
-}
-
-void cfs_loop_file_del(struct cfs_loop *loop, int slot)
-{
-	const int none = -1;
-
-	CFS_ASSERT(slot >= 0 && loop->files_used & (1ull << slot));
-	loop->files_used &= ~(1ull << slot);
-	if (io_uring_register_files_update(&loop->ring, (unsigned)slot, &none, 1) < 0)
-		cfs_warn("ring: could not empty file slot %d", slot);
 }
 
 uint16_t cfs_loop_buf_group(struct cfs_loop *loop)
@@ -387,21 +228,21 @@ int cfs_loop_post(struct cfs_loop *loop, void (*fn)(void *arg), void *arg)
 		return -ENOBUFS;
 	if (loop->n_posts == loop->cap_posts) {
 		uint32_t cap = loop->cap_posts ? loop->cap_posts * 2 : 64;
-		struct post *p = realloc(loop->posts, cap * sizeof(*p));
+		struct cfs_loop_post_item *p = realloc(loop->posts, cap * sizeof(*p));
 
 		if (!p)
 			return -ENOBUFS;
 		loop->posts = p;
 		loop->cap_posts = cap;
 	}
-	loop->posts[loop->n_posts++] = (struct post){ .fn = fn, .arg = arg };
+	loop->posts[loop->n_posts++] = (struct cfs_loop_post_item){ .fn = fn, .arg = arg };
 	return 0;
 }
 
 /* what they post in turn waits for the next turn */
 static void run_posts(struct cfs_loop *loop)
 {
-	struct post *posts = loop->posts;
+	struct cfs_loop_post_item *posts = loop->posts;
 	uint32_t n = loop->n_posts, cap = loop->cap_posts;
 
 	if (!n)
@@ -417,14 +258,20 @@ static void run_posts(struct cfs_loop *loop)
 
 /* ---- turning ----------------------------------------------------------------------------------- */
 
+static void deliver(struct cfs_loop *loop, const struct cfs_loop_cqe *c)
+{
+	loop->extra = c->extra;
+	if (c->op)
+		c->op->done(c->op, c->res, c->flags);
+}
+
 static void run_stash(struct cfs_loop *loop)
 {
 	/* callbacks may stash more: they are appended behind, and the array may move */
 	for (uint32_t i = 0; i < loop->n_stash; i++) {
-		struct stashed_cqe s = loop->stash[i];
+		struct cfs_loop_cqe s = loop->stash[i];
 
-		if (s.op)
-			s.op->done(s.op, s.res, s.flags);
+		deliver(loop, &s);
 	}
 	loop->n_stash = 0;
 }
@@ -442,14 +289,11 @@ static void reap(struct cfs_loop *loop)
 	do {
 		n = io_uring_peek_batch_cqe(&loop->ring, cqes, REAP_BATCH);
 		for (unsigned i = 0; i < n; i++) {
-			struct cfs_ring_op *op = cqe_op(cqes[i]);
-			int32_t res = cqes[i]->res;
-			uint32_t flags = cqes[i]->flags;
+			struct cfs_loop_cqe c = cfs_loop_cqe_read(loop, cqes[i]);
 
 			/* given back one by one: a callback may submit, and stash what is in the ring */
-			io_uring_cq_advance(&loop->ring, 1);
-			if (op)
-				op->done(op, res, flags);
+			cfs_loop_cqe_seen(loop, c.flags);
+			deliver(loop, &c);
 			if (cfs_unlikely(loop->n_stash)) {
 				run_stash(loop);
 				break;
@@ -500,6 +344,8 @@ int cfs_loop_turn(struct cfs_loop *loop, uint64_t timeout_ns)
 	/* first what was queued outside of a turn: hooks may have to flush it */
 	run_hooks(loop, loop->hooks);
 	run_hooks(loop, loop->last_hooks);
+	if (cfs_unlikely(loop->full_now))
+		cfs_loop_ring_grow(loop);
 	rc = submit_and_wait(loop, timeout_ns);
 	if (!rc) {
 		reap(loop);

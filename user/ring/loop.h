@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct io_uring_sqe;
@@ -38,14 +39,23 @@ struct cfs_loop_hook {
 #define CFS_LOOP_TIMERS_MAX	(1u << 20)
 #define CFS_LOOP_OFFLOAD_MAX	64u	/* jobs queued, running or not yet reported */
 #define CFS_LOOP_FILES_MAX	64u	/* slots of cfs_loop_file_add() */
+#define CFS_LOOP_MEM_MAX	1024u	/* regions of cfs_loop_mem_add() */
+#define CFS_LOOP_ENTRIES_MAX	32768u	/* requests of a submission queue */
 
 /**
  * cfs_loop_create() - set up a ring and a timer heap. On the thread that will run it: the ring belongs
  * to the thread that made it.
- * @entries: submission queue size, power of two, 8 .. 32768
+ * @entries: submission queue size at first, power of two, 8 .. CFS_LOOP_ENTRIES_MAX; it doubles when it
+ * proves too small and the kernel can do that (6.13, with DEFER_TASKRUN)
  * Return: 0 or -errno. Source: io_uring_setup(2).
  */
 int cfs_loop_create(uint32_t entries, struct cfs_loop **ret_loop);
+/*
+ * With CFS_LOOP_WIDE the ring takes the commands of cfs_loop_sqe_cmd() too; -EINVAL from kernels that cannot
+ * (before 5.19).
+ */
+#define CFS_LOOP_WIDE	1u
+int cfs_loop_create_with(uint32_t entries, uint32_t flags, struct cfs_loop **ret_loop);
 /*
  * Waits for offloaded work and calls its done(). All else that was in flight is dropped: devices and nets
  * are closed before. NULL is fine.
@@ -62,6 +72,14 @@ struct io_uring *cfs_loop_ring(struct cfs_loop *loop);
  */
 struct io_uring_sqe *cfs_loop_sqe(struct cfs_loop *loop);
 void cfs_loop_sqe_set(struct io_uring_sqe *sqe, struct cfs_ring_op *op);
+
+/*
+ * A passthrough command to a driver: cleared but for opcode, cmd_op and fd; 80 bytes of command at sqe->cmd.
+ * Wide loops only. Its second result is cfs_loop_cqe_extra() while done() runs.
+ */
+struct io_uring_sqe *cfs_loop_sqe_cmd(struct cfs_loop *loop, uint32_t cmd_op, int fd);
+bool cfs_loop_is_wide(const struct cfs_loop *loop);
+uint64_t cfs_loop_cqe_extra(const struct cfs_loop *loop);
 
 /*
  * For requests that complete while they are submitted and are silent when they succeed (IOSQE_CQE_SKIP_SUCCESS):
@@ -83,6 +101,15 @@ int cfs_loop_post(struct cfs_loop *loop, void (*fn)(void *arg), void *arg);
  */
 int cfs_loop_file_add(struct cfs_loop *loop, int fd);
 void cfs_loop_file_del(struct cfs_loop *loop, int slot);
+/*
+ * Register memory with the ring, so that the kernel need not pin it for each request. Requests find the slot
+ * with cfs_loop_mem_find(), -1 when the bytes do not lie within one region. It stays mapped until
+ * cfs_loop_mem_del(), which takes no notice of memory that was not added. 0, or -errno (-ENOBUFS: table full;
+ * -ENOMEM: RLIMIT_MEMLOCK; -EOPNOTSUPP: kernel): all goes on without, only slower.
+ */
+int cfs_loop_mem_add(struct cfs_loop *loop, void *base, size_t len);
+void cfs_loop_mem_del(struct cfs_loop *loop, void *base);
+int cfs_loop_mem_find(const struct cfs_loop *loop, const void *ptr, size_t len);
 /* a number for a ring of provided buffers that nobody else on this loop uses */
 uint16_t cfs_loop_buf_group(struct cfs_loop *loop);
 
@@ -95,5 +122,19 @@ int cfs_loop_run(struct cfs_loop *loop);
 int cfs_loop_turn(struct cfs_loop *loop, uint64_t timeout_ns);
 /** cfs_loop_stop() - from any thread or a signal handler. */
 void cfs_loop_stop(struct cfs_loop *loop);
+
+struct cfs_loop_stat {
+	uint32_t sq_entries, cq_entries;
+	uint64_t resizes;	/* of the ring */
+	uint64_t sq_full;	/* submissions before their time, because the queue was full */
+	uint64_t cq_full;	/* times the kernel wanted completions taken first */
+	uint64_t mem_bytes;	/* registered */
+};
+void cfs_loop_stat(const struct cfs_loop *loop, struct cfs_loop_stat *ret_stat);
+/**
+ * cfs_loop_resize() - another size for the ring, with requests in flight; the loop does it by itself
+ * when it must. Not from inside a done(). 0, -EINVAL, or -errno: it stays as it was.
+ */
+int cfs_loop_resize(struct cfs_loop *loop, uint32_t entries);
 
 #endif
