@@ -13,7 +13,7 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -W
 CPPFLAGS_ALL = -D_GNU_SOURCE= -D_FILE_OFFSET_BITS=64 -I. -Iinclude -Iuser $(DEPS_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL = -std=gnu11 $(WARN) -g -fno-omit-frame-pointer -pthread $(FLAGS_$(VARIANT)) $(CFLAGS)
 LDFLAGS_ALL = -pthread $(filter -fsanitize=%,$(FLAGS_$(VARIANT))) -Wl,--as-needed $(LDFLAGS)
-LDLIBS_ALL = $(DEPS_LIBS) -llmdb -lisal -linih -ljansson -lnuma -lelf -lz -ldl -lm $(LDLIBS)
+LDLIBS_ALL = $(DEPS_LIBS) -llmdb -lisal -linih -ljansson -lnuma -lnvme -lblkid -lelf -lz -ldl -lm $(LDLIBS)
 
 FLAGS_release := -O2
 FLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -74,10 +74,10 @@ OBJECTS := $(call obj,$(SRC_claudefs) $(SRC_server) $(SRC_client) $(SRC_test) $(
 	$(SRC_progs) $(SRC_fuzz) $(SRC_bench) $(SRC_main))
 -include $(OBJECTS:.o=.d)
 
-$(O)/obj/%.o: %.c build/deps/stamp mk/build.mk
+$(O)/obj/%.o: %.c build/deps/stamp-libs mk/build.mk
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
-build/deps/stamp: ;
+build/deps/stamp-libs: ;
 
 # An archive is made anew, and also when its list of objects changes: a deleted source must not live on in it.
 # `q` and not `r`: two objects may have the same base name.

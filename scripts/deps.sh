@@ -5,25 +5,27 @@
 # do not, so they are built as static libraries, from Debian *source* packages of newer suites, into
 # build/deps. Those suites are read through apt lists of our own below build/dl: the system's lists, its
 # suites and its libc stay as they are. apt's signatures vouch for every source. Nothing is built twice:
-# build/deps/stamp* holds the hash of this script.
+# build/deps/stamp-libs holds the hash of the part of this script that builds libraries, stamp-packages* that of
+# all of it: another package makes nobody build libraries again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive PATH=$PATH:/usr/sbin:/sbin
 
 packages=(gcc make clang libclang-rt-dev libc6-dev linux-libc-dev meson ninja-build pkg-config dpkg-dev
 	ca-certificates liblmdb-dev libisal-dev libcmocka-dev libinih-dev libjansson-dev libxxhash-dev libnuma-dev
-	libelf-dev zlib1g-dev libattr1-dev libacl1-dev acl attr scdoc fuse3)
+	libelf-dev zlib1g-dev libattr1-dev libacl1-dev libnvme-dev libblkid-dev acl attr scdoc fuse3)
 optional=(clang-19 bpftool)             # BPF programs want them; absent on other releases
 test_packages=(sqlite3 postgresql rsync fio stress-ng git tar util-linux procps iproute2)
 
 dl=$PWD/build/dl prefix=$PWD/build/deps
-stamp=$prefix/stamp
+stamp=$prefix/stamp-packages
 case ${1-} in
 '') ;;
-test) packages+=("${test_packages[@]}") stamp=$prefix/stamp-test ;;
+test) packages+=("${test_packages[@]}") stamp=$prefix/stamp-packages-test ;;
 *) echo "usage: scripts/deps.sh [test]" >&2; exit 2 ;;
 esac
 hash=$(sha256sum <scripts/deps.sh)
+libs_hash=$(sed -n '/^# ---- static libraries/,$p' scripts/deps.sh | sha256sum)
 say() { echo "deps: $*"; }
 die() { echo "deps: $*" >&2; exit 1; }
 
@@ -35,8 +37,9 @@ missing() { # the packages of "$@" that are not installed
 	comm -13 <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null |
 		sed -n 's/^installed //p' | sort) <(printf '%s\n' "$@" | sort)
 }
+libraries_done() { [ "$(cat "$prefix/stamp-libs" 2>/dev/null)" = "$libs_hash" ] && [ -s "$prefix/deps.mk" ]; }
 done_already() {
-	[ "$(cat "$stamp" 2>/dev/null)" = "$hash" ] && [ -s "$prefix/deps.mk" ] && [ -z "$(missing "${packages[@]}")" ]
+	[ "$(cat "$stamp" 2>/dev/null)" = "$hash" ] && libraries_done && [ -z "$(missing "${packages[@]}")" ]
 }
 
 done_already && { touch "$prefix/deps.mk"; exit 0; }
@@ -150,7 +153,7 @@ write_deps_mk() { # whole paths of the static libraries, so that no shared one o
 }
 
 install_packages
-if [ "$(cat "$prefix/stamp" 2>/dev/null)" != "$hash" ] || [ ! -s "$prefix/deps.mk" ]; then
+if ! libraries_done; then
 	say "building liburing, libfuse, libbpf and raft (about a minute)"
 	rm -rf "${prefix:?}/include" "${prefix:?}/lib"
 	mkdir -p "$prefix/lib/pkgconfig"
@@ -166,7 +169,7 @@ if [ "$(cat "$prefix/stamp" 2>/dev/null)" != "$hash" ] || [ ! -s "$prefix/deps.m
 	grep -q '^struct raft_io$' "$prefix/include/raft.h" 2>/dev/null || [ ! -e "$prefix/lib/libraft.a" ] ||
 		die "this raft has no struct raft_io, the interface the server is written to"
 	write_deps_mk
-	echo "$hash" >"$prefix/stamp"
+	echo "$libs_hash" >"$prefix/stamp-libs"
 fi
 echo "$hash" >"$stamp"
 touch "$prefix/deps.mk"
