@@ -38,7 +38,6 @@ struct block_dev {
 	int fd;
 	int slot;		/* of the ring's file table, or -1 */
 	bool is_file, direct;
-	uint32_t atomic_min;
 	uint32_t pending;
 	char path[256];
 };
@@ -73,7 +72,8 @@ static void block_start(struct block_dev *b, struct cfs_dev_req *req)
 	const struct iovec *iov = p->rest ? p->rest : req->iov;
 	unsigned n = p->rest ? p->restcnt : req->iovcnt;
 	int fd = b->slot >= 0 ? b->slot : b->fd;
-	int dsync = req->flags & CFS_DEV_DURABLE ? RWF_DSYNC : 0;
+	int flags = (req->flags & CFS_DEV_DURABLE ? RWF_DSYNC : 0) |
+		    (req->flags & CFS_DEV_ATOMIC ? RWF_ATOMIC : 0);
 	uint64_t at = req->offset + p->done_bytes;
 
 	switch (req->op) {
@@ -88,7 +88,7 @@ static void block_start(struct block_dev *b, struct cfs_dev_req *req)
 			io_uring_prep_write(sqe, fd, iov->iov_base, (unsigned)iov->iov_len, at);
 		else
 			io_uring_prep_writev(sqe, fd, iov, n, at);
-		sqe->rw_flags = dsync;
+		sqe->rw_flags = flags;
 		break;
 	case CFS_DEV_FLUSH:
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
@@ -180,18 +180,11 @@ static int block_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 
 /* ---- synchronous transfers ------------------------------------------------------------------------ */
 
-/* RWF_ATOMIC: a power of two within the unit, at a multiple of itself (Linux 6.11, generic_atomic_write_valid) */
-static bool can_be_atomic(const struct block_dev *b, uint64_t offset, uint32_t len)
-{
-	return b->dev.info.atomic_unit && len >= b->atomic_min && len <= b->dev.info.atomic_unit &&
-	       !(len & (len - 1)) && !(offset & (len - 1));
-}
-
 static int write_chunk(struct block_dev *b, uint64_t offset, const void *buf, uint32_t len)
 {
 	while (len) {
 		const struct iovec iov = { (void *)(uintptr_t)buf, len };
-		int atomic = can_be_atomic(b, offset, len) ? RWF_ATOMIC : 0;
+		int atomic = cfs_dev_can_atomic(&b->dev.info, offset, len) ? RWF_ATOMIC : 0;
 		ssize_t n = pwritev2(b->fd, &iov, 1, (off_t)offset, RWF_DSYNC | atomic);
 
 		if (n < 0 && errno == EINTR)
@@ -374,8 +367,10 @@ static int identify(struct block_dev *b, const struct stat *st)
 			info->write_unit = cfs_max(info->write_unit, off);
 		}
 		if (b->direct && stx.stx_mask & STATX_WRITE_ATOMIC && max >= info->write_unit) {
+			/* Linux 6.11, generic_atomic_write_valid() */
 			info->atomic_unit = max;
-			b->atomic_min = min;
+			info->atomic_min = min;
+			info->flags |= CFS_DEV_F_ATOMIC_POW2;
 		}
 	}
 	if (info->write_unit < 512 || info->write_unit > 4096 ||

@@ -170,6 +170,7 @@ static void test_rules(void **state)
 	assert_int_equal(rw(f, CFS_DEV_WRITE, 0, UINT64_MAX - unit + 1, a, unit), -EINVAL);
 	assert_int_equal(rw(f, CFS_DEV_READ, CFS_DEV_DURABLE, 0, a, unit), -EINVAL);
 	assert_int_equal(rw(f, CFS_DEV_WRITE, 4, 0, a, unit), -EINVAL);
+	assert_int_equal(rw(f, CFS_DEV_WRITE, CFS_DEV_ATOMIC, 0, a, unit), -EINVAL);	/* nor does either promise that */
 	assert_int_equal(rw(f, CFS_DEV_ZONE_APPEND, 0, 0, a, unit), -EINVAL);
 	assert_int_equal(run(f, &q), -EINVAL);	/* len is not the sum */
 	q.r.len = 2 * unit;
