@@ -110,14 +110,14 @@ static void wait_while_odd(const uint64_t *counter)
 }
 
 /*
- * The note was published before (sequentially consistent), so a section that begins from now on sees it; wait for
- * those that are open. They last as long as a write(2) to /dev/fuse; threads cannot go away while the lock is held.
+ * What went was published before: a note by a sequentially consistent store, as are the counters here; what was
+ * dropped, under the lock that a section takes to look for it. So a section that begins from now on sees it; wait
+ * for those that are open. They last as long as a write(2) to /dev/fuse; threads cannot go away while the lock is held.
  */
 void cfs_reply_barrier(struct cfs_client *c)
 {
 	struct cfs_list *pos;
 
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&c->threads_lock);
 	cfs_list_for_each(pos, &c->threads)
 		wait_while_odd(&cfs_list_entry(pos, struct cfs_thread, link)->section);
