@@ -62,6 +62,7 @@ tests-build:
 	@$(MAKE) --no-print-directory VARIANT=release CC=gcc everything
 	@$(MAKE) --no-print-directory VARIANT=asan CC=gcc everything
 	@$(MAKE) --no-print-directory VARIANT=fuzz everything
+	@$(MAKE) --no-print-directory VARIANT=tsan all
 
 check-build:					## everything, with gcc and with clang, without a warning
 	@$(MAKE) --no-print-directory VARIANT=release CC=gcc everything
@@ -80,6 +81,7 @@ sim: $(SIM)					## the simulator: SEED=n, SEEDS=n, ARGS="--trace ..."
 FUZZ_SECONDS ?= 60
 fuzz:						## every fuzz target, FUZZ_SECONDS=60 each
 	@$(MAKE) --no-print-directory VARIANT=fuzz everything
+	@$(MAKE) --no-print-directory VARIANT=tsan all
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) selftests/run.sh fuzz/
 
 clean:						## what was compiled; keeps build/deps and the data in build/up

@@ -108,7 +108,7 @@ void cfs_breaks_drop_all(struct cfs_client *c, bool lost)
 	for (size_t i = 0; i < l.n; i++)
 		cfs_notify_attr(c, l.v[i]);
 	free(l.v);
-	if (lost && c->data_started)
+	if (lost && cfs_has_data(c))
 		cfs_data_session_lost(c);
 }
 
@@ -226,7 +226,7 @@ static void forget_in_kernel(struct cfs_client *c, struct item *it)
 		cfs_notify_attr(c, it->dir);
 	if (it->flags & (CFS_BRK_ATTR | CFS_BRK_DATA | CFS_BRK_UNLINK))
 		cfs_notify_attr(c, it->ino);
-	if ((it->flags & CFS_BRK_DATA) && c->data_started && cfs_data_break(c, it->ino, it->to_mode))
+	if ((it->flags & CFS_BRK_DATA) && cfs_has_data(c) && cfs_data_break(c, it->ino, it->to_mode))
 		it->answer |= CFS_BRKR_OPEN;
 	if (it->flags & (CFS_BRK_DATA | CFS_BRK_UNLINK)) {
 		bool making, open;
@@ -239,7 +239,7 @@ static void forget_in_kernel(struct cfs_client *c, struct item *it)
 		if (open || making)
 			it->answer |= CFS_BRKR_OPEN;
 		/* our lease on what is not open ends with the unlink, without another word; which may fail yet: save first */
-		if ((it->flags & CFS_BRK_UNLINK) && !(it->answer & CFS_BRKR_OPEN) && c->data_started)
+		if ((it->flags & CFS_BRK_UNLINK) && !(it->answer & CFS_BRKR_OPEN) && cfs_has_data(c))
 			cfs_data_break(c, it->ino, CFS_LEASE_NONE);
 		cfs_victim_end(c, it->ino);
 		if ((it->flags & CFS_BRK_UNLINK) && (it->answer & CFS_BRKR_OPEN))
@@ -362,7 +362,7 @@ static void handle_ask(struct cfs_client *c, void *arg)
 {
 	struct cb_job *j = arg;
 	struct cfs_ask_rep rep = { 0 };
-	struct cfs_data *d = c->data_started ? cfs_data_find(c, j->ask_ino) : NULL;
+	struct cfs_data *d = cfs_has_data(c) ? cfs_data_find(c, j->ask_ino) : NULL;
 
 	if (d) {
 		struct cfs_attr attr;

@@ -221,7 +221,7 @@ struct cfs_client {
 	struct cfs_list fhs;		/* every open file and directory */
 	uint32_t breaks_pending;	/* atomic */
 	uint32_t making;		/* atomic: creations under way */
-	bool data_started;
+	bool data_started;		/* atomic; read by cfs_has_data() */
 	bool setxattr_ext;		/* the kernel sends setxattr_flags */
 	bool end_done;			/* atomic: the end is over */
 	bool fuse_ready;		/* INIT was answered; under lock */
@@ -236,6 +236,12 @@ struct cfs_client {
 	uint64_t statfs_ns;		/* 0: never asked */
 	struct cfs_client_counters n;
 };
+
+/* is the data path there? Not yet while the first session is being opened, and not any more at the end */
+static inline bool cfs_has_data(const struct cfs_client *c)
+{
+	return __atomic_load_n(&c->data_started, __ATOMIC_ACQUIRE);
+}
 
 /* client.c */
 int cfs_client_create(const struct cfs_client_opts *o, struct cfs_client **ret_c);

@@ -98,7 +98,7 @@ static json_t *data_state(struct cfs_client *c)
 	json_t *o = json_object();
 	struct cfs_data_stat st;
 
-	if (!c->data_started)
+	if (!cfs_has_data(c))
 		return o;
 	cfs_data_stat(c, &st);
 	put(o, "inodes", st.inodes);

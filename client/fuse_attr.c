@@ -83,7 +83,7 @@ static bool familiar_mtime(struct cfs_client *c, struct cfs_fh *fh, const struct
 	struct cfs_data *d = S_ISREG(cfs_le32_to_cpu(attr->mode)) ? fh->i->data : NULL;
 	struct cfs_attr copy = *attr;
 
-	if (!d || !c->data_started || !cfs_data_attr(d, &copy))
+	if (!d || !cfs_has_data(c) || !cfs_data_attr(d, &copy))
 		return false;
 	pthread_mutex_lock(&fh->i->lock);
 	if (fh->i->told) {
@@ -274,7 +274,7 @@ static int set_size(struct cfs_op *op, uint64_t ino, uint64_t size, struct cfs_f
  */
 static void tell_data(struct cfs_client *c, const struct cfs_attr *attr, uint32_t valid)
 {
-	struct cfs_data *d = c->data_started ? cfs_data_find(c, cfs_attr_ino(attr)) : NULL;
+	struct cfs_data *d = cfs_has_data(c) ? cfs_data_find(c, cfs_attr_ino(attr)) : NULL;
 	struct cfs_attr copy = *attr;
 
 	if (!d)

@@ -344,7 +344,7 @@ static void forget_data(struct cfs_op *op, const struct cfs_attr *attr, bool orp
 	struct cfs_attr copy = *attr;
 	struct cfs_data *d;
 
-	if (attr->nlink || orphan || !c->data_started || !S_ISREG(cfs_le32_to_cpu(attr->mode)))
+	if (attr->nlink || orphan || !cfs_has_data(c) || !S_ISREG(cfs_le32_to_cpu(attr->mode)))
 		return;
 	d = cfs_data_find(c, cfs_attr_ino(attr));
 	if (!d)

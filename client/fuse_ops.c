@@ -142,7 +142,7 @@ void cfs_op_stat(struct cfs_client *c, struct cfs_attr *attr, struct stat *st)
 {
 	uint32_t mode = cfs_le32_to_cpu(attr->mode);
 
-	if (S_ISREG(mode) && c->data_started) {
+	if (S_ISREG(mode) && cfs_has_data(c)) {
 		struct cfs_data *d = cfs_data_find(c, cfs_attr_ino(attr));
 
 		if (d) {
@@ -187,7 +187,7 @@ void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino, bool discard)
 	} body = { .req.n = cfs_cpu_to_le32(1), .ino = cfs_cpu_to_le64(ino) };
 	struct iovec iov = { &body, sizeof(body) };
 	struct cfs_call call = { .opcode = CFS_OP_RELEASE, .mutating = true, .body = &iov, .n_body = 1 };
-	struct cfs_data *d = c->data_started ? cfs_data_find(c, ino) : NULL;
+	struct cfs_data *d = cfs_has_data(c) ? cfs_data_find(c, ino) : NULL;
 	int rc;
 
 	cfs_debug("inode %llx: the last close of an orphan", (unsigned long long)ino);

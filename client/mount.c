@@ -154,7 +154,7 @@ static int start_data(struct mounted *m)
 	rc = cfs_data_start(m->c, &p);
 	if (rc)
 		return fail(m, rc, "cache directory %s: %s", m->cachedir, strerror(-rc));
-	m->c->data_started = true;
+	__atomic_store_n(&m->c->data_started, true, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -361,7 +361,7 @@ static int tear_down(struct mounted *m)
 		cfs_transport_destroy(c->transport);
 		c->transport = NULL;
 		cfs_fh_drop_all(c);
-		if (c->data_started)
+		if (cfs_has_data(c))
 			rc = cfs_data_stop(c, END_MS);
 		c->data_started = false;
 		if (rc)

@@ -288,7 +288,7 @@ static void give_up_leases(struct cfs_client *c, void *arg)
 		/* an inode is a file or a directory; the other call finds nothing */
 		cfs_client_note(c, CFS_BRK_DIR | CFS_BRK_DIRATTR | CFS_BRK_DATA | CFS_BRK_ATTR, ino, ino, NULL, 0);
 		cfs_breaks_drop_dir(c, ino);
-		if (!c->data_started)
+		if (!cfs_has_data(c))
 			continue;
 		if (i->mode == CFS_LEASE_SHARED)
 			cfs_data_break(c, ino, CFS_LEASE_SHARED);
@@ -359,7 +359,7 @@ static int reclaim(struct cfs_session *s)
 
 	cfs_count(c, reclaims);
 	rc = cfs_dcache_walk_dirs(c->dcache, held_dir, &h);
-	if (c->data_started)
+	if (cfs_has_data(c))
 		cfs_data_leases(c, held_file, &h);
 	if (rc || h.failed) {
 		rc = -ENOMEM;
@@ -453,7 +453,7 @@ static void chores(struct cfs_client *c, void *arg)
 		cfs_call(c, &call);
 	}
 	cfs_pins_expire(c);
-	if (c->data_started)
+	if (cfs_has_data(c))
 		cfs_data_idle(c, DATA_IDLE_MS);
 	__atomic_store_n(&s->chores_running, false, __ATOMIC_RELEASE);
 }
