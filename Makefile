@@ -25,7 +25,7 @@ export B
 O := $(B)/$(VARIANT)$(if $(findstring clang,$(CC)),$(if $(filter fuzz,$(VARIANT)),,-clang))
 
 # Every goal that compiles reads deps.mk; when it is missing or old, make first makes it, then starts over.
-no_deps := help clean distclean down check-includes
+no_deps := help clean distclean down check-includes kmod install-dkms
 ifneq ($(filter-out $(no_deps),$(or $(MAKECMDGOALS),all)),)
 include build/deps/deps.mk
 build/deps/deps.mk: scripts/deps.sh

@@ -1,0 +1,36 @@
+#!/bin/bash
+# kmod.sh: builds bpf/kmod for each kernel in build/kmod/kernels, in the root that kmod-root.sh made:
+# build/kmod/KERNEL/claudefs_fuse.ko. SIGN_KEY= and SIGN_CERT=, PEM files, sign the modules.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/kmod-root.sh
+root=$PWD/build/kmod/root
+sources=(bpf/kmod/claudefs_fuse.c bpf/kmod/claudefs_fuse.h bpf/kmod/layout.c bpf/kmod/Makefile)
+sum=$(cat "${sources[@]}" scripts/kmod.sh build/kmod/stamp ${SIGN_KEY:+"$SIGN_KEY" "$SIGN_CERT"} | sha256sum)
+exec 9>build/kmod/lock
+flock -w 900 9 || { echo "kmod: another build has held build/kmod/lock for 15 minutes: gave up" >&2; exit 1; }
+while read -r kernel; do
+	out=build/kmod/$kernel
+	[ "$(cat "$out/stamp" 2>/dev/null)" != "$sum" ] || continue
+	src=/src/$kernel
+	rm -rf "${root:?}$src" "$out"
+	mkdir -p "$root$src" "$out"
+	cp "${sources[@]}" "$root$src/"
+	sign=()
+	if [ "${SIGN_KEY-}" ]; then
+		cp "$SIGN_KEY" "$root$src/key.pem"
+		cp "$SIGN_CERT" "$root$src/cert.pem"
+		sign=(SIGN_KEY=key.pem SIGN_CERT=cert.pem)
+	fi
+	# /proc in namespaces of its own, since objtool wants it: nothing stays mounted
+	if ! unshare -m -p -f --kill-child --root="$root" --mount-proc=/proc /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ LC_ALL=C timeout 600 \
+		make -C "$src" -j"$(nproc)" KDIR="/usr/src/linux-headers-$kernel" "${sign[@]}" >"$out/log" 2>&1 </dev/null; then
+		tail -n 15 "$out/log" >&2
+		echo "kmod: the module for $kernel could not be built, see $out/log" >&2
+		exit 1
+	fi
+	cp "$root$src/claudefs_fuse.ko" "$out/"
+	rm -rf "${root:?}$src"
+	echo "$sum" >"$out/stamp"
+	echo "kmod: $out/claudefs_fuse.ko" >&2
+done <build/kmod/kernels
