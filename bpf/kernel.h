@@ -17,8 +17,12 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* include/linux/seq_file.h */
+struct seq_file {
+	long long index;
+};
+
 /* kernel/bpf/map_iter.c */
-struct seq_file;
 struct bpf_iter_meta {
 	struct seq_file *seq;
 	__u64 session_id;
@@ -51,6 +55,14 @@ struct fuse_conn {
 
 struct fuse_mount {
 	struct fuse_conn *fc;
+};
+
+struct fuse_chan { /* since 7.x */
+	struct fuse_conn *conn;
+};
+
+struct fuse_req___chan {
+	struct fuse_chan *chan;
 };
 
 struct fuse_req {

@@ -33,6 +33,7 @@
 #define CFS_BUSY_DIRS		1024u		/* counters of mutations under way, by hash of directory */
 
 struct fuse_session;
+struct cfs_bpf_maps;
 struct cfs_chan;
 struct cfs_jobs;
 struct cfs_notify;
@@ -212,6 +213,8 @@ struct cfs_client {
 	struct fuse_session *se;	/* NULL without a mount (tests) */
 	struct cfs_transport *transport;
 	struct cfs_control *control;
+	struct cfs_bpf_maps *bpf_maps;	/* NULL: bpf_why says why; under lock, set while the mount answers */
+	char bpf_why[160];
 	struct cfs_tiers tiers;
 	pthread_mutex_t pins_lock;
 	bool any_stale;			/* atomic */

@@ -3,6 +3,7 @@
 #include "client/control.h"
 
 #include "base/log.h"
+#include "client/bpf_maps.h"
 #include "client/client_i.h"
 #include "client/mount.h"
 #include "client/transport.h"
@@ -158,6 +159,19 @@ static json_t *tier_state(struct cfs_client *c)
 	return all;
 }
 
+static json_t *bpf_state(struct cfs_control *k)
+{
+	json_t *o = json_object();
+	char path[PATH_MAX];
+
+	json_object_set_new(o, "why", json_string(k->c->bpf_why));
+	if (!k->c->bpf_maps)
+		return o;
+	cfs_bpf_maps_path(k->o->mountpoint, path, sizeof(path));
+	json_object_set_new(o, "tables", json_string(k->c->bpf_why[0] ? "" : path));
+	return o;
+}
+
 static json_t *state(struct cfs_control *k)
 {
 	static const char *const states[] = { "opening", "live", "lost", "closed" };
@@ -196,6 +210,7 @@ static json_t *state(struct cfs_control *k)
 	json_object_set_new(o, "leases", lease_state(c));
 	json_object_set_new(o, "data", data_state(c));
 	json_object_set_new(o, "tiers", tier_state(c));
+	json_object_set_new(o, "bpf", bpf_state(k));
 	return o;
 }
 

@@ -14,6 +14,7 @@
 #include "client/fuse_ops.h"
 #include "client/fuse_fh.h"
 #include "client/notify.h"
+#include "client/observe.h"
 #include "client/transport.h"
 
 #include <errno.h>
@@ -302,6 +303,8 @@ static int set_up(struct mounted *m)
 	if (!rc)
 		rc = check_root(m);
 	if (!rc)
+		cfs_observe_start(m->c, m->o);
+	if (!rc)
 		rc = cfs_tiers_start(m->c, m->err, sizeof(m->err));
 	if (rc)
 		return rc;
@@ -360,6 +363,7 @@ static int tear_down(struct mounted *m)
 		cfs_tiers_stop(c);
 		cfs_transport_destroy(c->transport);
 		c->transport = NULL;
+		cfs_observe_stop(c);
 		cfs_fh_drop_all(c);
 		if (cfs_has_data(c))
 			rc = cfs_data_stop(c, END_MS);

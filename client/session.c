@@ -8,6 +8,7 @@
  * until a heartbeat is answered again; a session that the server has not closed has lost nothing meanwhile.
  */
 #include "client/client_i.h"
+#include "client/observe.h"
 
 #include "base/log.h"
 #include "client/notify.h"
@@ -63,6 +64,7 @@ static void set_state(struct cfs_client *c, enum cfs_session_state state)
 {
 	pthread_mutex_lock(&c->lock);
 	__atomic_store_n(&c->state, state, __ATOMIC_RELEASE);
+	cfs_observe_session(c);
 	pthread_cond_broadcast(&c->cond);
 	pthread_mutex_unlock(&c->lock);
 }
@@ -72,6 +74,7 @@ static void renew(struct cfs_client *c, uint64_t sent_ns)
 	pthread_mutex_lock(&c->lock);
 	if (c->state == CFS_SESS_LIVE)
 		__atomic_store_n(&c->deadline_ns, sent_ns + ms_ns(c->lease_ms), __ATOMIC_SEQ_CST);
+	cfs_observe_session(c);
 	pthread_cond_broadcast(&c->cond);
 	pthread_mutex_unlock(&c->lock);
 }
@@ -92,6 +95,7 @@ void cfs_session_report_lost(struct cfs_client *c, uint64_t session)
 	if (c->state == CFS_SESS_LIVE && c->session == session) {
 		__atomic_store_n(&c->deadline_ns, 0, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&c->state, CFS_SESS_LOST, __ATOMIC_SEQ_CST);
+		cfs_observe_session(c);
 		pthread_cond_broadcast(&c->cond);
 		lost = true;
 	}

@@ -171,7 +171,7 @@ struct cfs_bpf_heat {
 };
 _Static_assert(sizeof(struct cfs_bpf_heat) == 32, "cfs_bpf_heat");
 
-/* ring buffer events: one for each request that ended and passed the filter; map names' bytes follow no NUL rule */
+/* ring buffer events: one for each request that ended and passed the filter */
 #define CFS_BPF_EVENT_NAME	64u
 struct cfs_bpf_event {
 	uint64_t end_ns;	/* boot time */

@@ -155,6 +155,13 @@ cluster_kill9() { # server|NAME
 	fi
 }
 
+# What killed clients left in the BPF file system: the next mount on this machine would remove it, but there may be none.
+cluster_unpin() {
+	[ -d /sys/fs/bpf/claudefs ] || return 0
+	flock /sys/fs/bpf/claudefs sh -c 'for d in /sys/fs/bpf/claudefs/*/; do [ ! -d "$d" ] || flock -n "$d" rm -rf "$d"; done'
+	return 0
+}
+
 cluster_fsck() { "$T_BIN/claudefs" fsck --config "$T_DIR/claudefsd.conf"; }
 
 cluster_end() {
@@ -177,6 +184,7 @@ cluster_cleanup() { # whatever is left when a case ends half way
 		umount -l "$T_DIR/$name" 2>/dev/null
 	done
 	pid=$(cluster_pid server) && stop_pid "$pid"
+	cluster_unpin
 	[ -z "${cluster_base-}" ] || rm -rf "$cluster_base"
 	return 0
 }
