@@ -31,5 +31,9 @@ for round in 1 2 3 4 5; do
 	load_check "$round" b
 	load_check "$round" a
 done
+sleep 15	# what the dead ones wrote and never committed is looked for every 10 s
+diag "$("$T_BIN/claudefs" status --json "$CLUSTER_ADDR" | grep -o "\"scrubbed_objects\": *[0-9]*")"
 load_final
+garbage=$("$T_BIN/claudefs" fsck --json --config "$T_DIR/claudefsd.conf" | grep -o '"unreferenced_objects": *[0-9]*')
+is "${garbage##*[: ]}" 0 "the server has deleted all that dead clients never committed"
 done_testing

@@ -105,6 +105,7 @@ static void start_serving(struct cfs_node *n)
 	}
 	n->phase = NODE_SERVING;
 	n->serving_ns = now(n);
+	cfs_node_scrub_start(n);
 	n->p.started(n->p.arg, 0, NULL);
 }
 
@@ -137,19 +138,48 @@ static void restored(void *arg, int err, const struct cfs_ckpt_manifest *m)
 }
 
 /*
+ * What the others have committed a member applies, even while its own journal is still writing it. Killed at that moment it has
+ * a state ahead of its journal, of no use to a log that goes on where the journal ends; one that is alone never does.
+ */
+static bool state_ran_ahead(struct cfs_node *n)
+{
+	return cfs_meta_applied(n->meta) > cfs_raft_log_last(n->raft) &&
+	       !cfs_raft_log_only_voter(n->raft);
+}
+
+static int empty_state(struct cfs_node *n)
+{
+	int rc;
+
+	cfs_meta_close(n->meta);
+	n->meta = NULL;
+	rc = cfs_meta_discard(n->shard_dir);
+	return rc ? rc : cfs_node_open_meta(n, n->why, sizeof(n->why));
+}
+
+/*
  * The live state serves if it is at or behind the log's end and not behind the checkpoint, with
  * which the log begins. Else it is made from the checkpoint: blocking parts of that run on helper
  * threads, so this goes on in restored().
  */
 static void start_state(struct cfs_node *n)
 {
+	bool ahead = state_ran_ahead(n);
 	struct cfs_ckpt_manifest m;
 	const char *why;
 	const void *data;
 	uint32_t len;
 	uint64_t snap = cfs_raft_log_snapshot(n->raft, &data, &len);
 
-	if (cfs_meta_applied(n->meta) >= snap) {
+	if (ahead && !snap) {
+		int rc = empty_state(n);
+
+		if (rc) {
+			cfs_node_fail(n, rc, n->why[0] ? n->why : "cannot make the state anew");
+			return;
+		}
+	}
+	if (cfs_meta_applied(n->meta) >= snap && !(ahead && snap)) {
 		start_serving(n);
 		return;
 	}
@@ -291,6 +321,8 @@ static int create_parts(struct cfs_node *n, char *errbuf, size_t errlen)
 		rc = cfs_peers_create(&peers, &n->peers);
 	if (!rc)
 		rc = cfs_node_purge_init(n);
+	if (!rc)
+		rc = cfs_node_scrub_init(n);
 	return rc;
 }
 
@@ -354,6 +386,7 @@ const char *cfs_node_busy(const struct cfs_node *n)
 	       n->ckpt && cfs_ckpt_busy(n->ckpt) ? "a checkpoint is being written" :
 	       n->peers && cfs_peers_busy(n->peers) ? "connections to other nodes are closing" :
 	       cfs_node_purge_busy(n) ? "deletions are under way" :
+	       cfs_node_scrub_busy(n) ? "objects are being looked through" :
 	       n->stores_stopping ? "the targets are finishing" : NULL;
 }
 
@@ -398,6 +431,8 @@ void cfs_node_stop(struct cfs_node *n, void (*stopped)(void *arg))
 		cfs_ckpt_cancel(n->ckpt);
 	if (n->purge)
 		cfs_node_purge_close(n);
+	if (n->scrub)
+		cfs_node_scrub_close(n);
 	if (n->peers)
 		cfs_peers_close(n->peers);
 	n->timer.fn = stop_poll;
@@ -415,6 +450,8 @@ void cfs_node_abandon(struct cfs_node *n)
 		cfs_raft_log_abandon(n->raft);
 	if (n->ckpt)
 		cfs_ckpt_abandon(n->ckpt);
+	if (n->scrub)
+		cfs_node_scrub_abandon(n);
 	cfs_node_objects_abandon(n);
 	CFS_ASSERT(!cfs_node_busy(n));
 	n->phase = NODE_STOPPED;
@@ -430,6 +467,8 @@ void cfs_node_destroy(struct cfs_node *n)
 	cfs_shard_destroy(n->shard);
 	if (n->purge)
 		cfs_node_purge_free(n);
+	if (n->scrub)
+		cfs_node_scrub_free(n);
 	cfs_peers_destroy(n->peers);
 	cfs_ckpt_destroy(n->ckpt);
 	cfs_raft_log_destroy(n->raft);

@@ -7,6 +7,7 @@
  *   conn.c     connections: HELLO, credits, who answers which opcode
  *   objects.c  OBJ_* requests against the stores
  *   purge.c    deleting the objects of dead files on their targets; fetching a checkpoint
+ *   scrub.c    deleting what clients wrote and never committed
  *   status.c   STATUS
  */
 #ifndef CFS_SERVER_CLUSTER_NODE_I_H
@@ -58,6 +59,7 @@ struct node_read {
 };
 
 struct node_purge;
+struct node_scrub;
 
 enum node_phase { NODE_STARTING, NODE_SERVING, NODE_FAILED, NODE_STOPPING, NODE_STOPPED };
 
@@ -90,6 +92,7 @@ struct cfs_node {
 	struct cfs_timer timer;		/* starting, or stopping */
 	bool restoring;			/* the state is being made from a checkpoint */
 	struct node_purge *purge;
+	struct node_scrub *scrub;
 	uint8_t *scratch;		/* CFS_BODY_MAX, for replies */
 	char why[1024];
 	void (*stopped)(void *arg);
@@ -129,6 +132,17 @@ void cfs_node_reply_send(struct node_conn *nc, struct cfs_send *send);
 void cfs_node_object(struct node_conn *nc, struct cfs_msg *msg);
 void cfs_node_objects_abandon(struct cfs_node *n);
 struct cfs_store *cfs_node_store(struct cfs_node *n, uint32_t target);
+
+/* scrub.c */
+int cfs_node_scrub_init(struct cfs_node *n);
+void cfs_node_scrub_start(struct cfs_node *n);	/* the state is there */
+/* while held, no helper thread begins to read the state; false: one does at this moment */
+bool cfs_node_scrub_hold(struct cfs_node *n, bool hold);
+void cfs_node_scrub_close(struct cfs_node *n);
+void cfs_node_scrub_abandon(struct cfs_node *n);
+void cfs_node_scrub_free(struct cfs_node *n);
+bool cfs_node_scrub_busy(const struct cfs_node *n);
+uint64_t cfs_node_scrub_deleted(const struct cfs_node *n);	/* objects, since the start */
 
 /* purge.c */
 int cfs_node_purge_init(struct cfs_node *n);

@@ -264,6 +264,10 @@ static void on_install(void *arg, uint64_t index, const char *from, const void *
 		ckpt_fetched(n, -EBADMSG, NULL);
 		return;
 	}
+	if (!cfs_node_scrub_hold(n, true)) {	/* the state that it reads is about to go */
+		ckpt_fetched(n, -EBUSY, NULL);
+		return;
+	}
 	cfs_ckpt_restore(n->ckpt, &m, from, cfs_node_fetch, ckpt_fetched);
 }
 
@@ -339,6 +343,7 @@ static int on_installed(void *arg)
 		rc = cfs_node_make_shard(n);
 	if (!rc)
 		rc = cfs_node_load_map(n);
+	cfs_node_scrub_hold(n, false);
 	if (rc)
 		cfs_err("cannot take over the leader's state: %s", err[0] ? err : strerror(-rc));
 	return rc;

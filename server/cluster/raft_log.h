@@ -88,6 +88,8 @@ void cfs_raft_log_destroy(struct cfs_raft_log *l);
 uint64_t cfs_raft_log_snapshot(const struct cfs_raft_log *l, const void **ret_manifest,
 			       uint32_t *ret_len);
 uint64_t cfs_raft_log_last(const struct cfs_raft_log *l);
+/* is this member the only voter, by the newest configuration in snapshot and log? Before it is started, too */
+bool cfs_raft_log_only_voter(struct cfs_raft_log *l);
 
 /**
  * cfs_raft_log_start() - go.

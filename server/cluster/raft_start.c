@@ -286,8 +286,7 @@ out:
 	return rc;
 }
 
-/* is this member the only voter, by the newest configuration in snapshot and log? */
-static bool only_voter(struct cfs_raft_log *l)
+bool cfs_raft_log_only_voter(struct cfs_raft_log *l)
 {
 	struct raft_configuration conf;
 	bool alone = false, found = false;
@@ -323,7 +322,7 @@ int cfs_raft_log_start(struct cfs_raft_log *l, uint64_t applied,
 	 * An only voter needs no election, and so libraft would let it lead in its old term. Leases
 	 * know a new leader by its term, so this one begins a new one.
 	 */
-	if (l->term > 0 && only_voter(l)) {
+	if (l->term > 0 && cfs_raft_log_only_voter(l)) {
 		int rc = cfs_journal_set_vote(l->journal, l->term + 1, l->raft.id);
 
 		if (rc)

@@ -77,7 +77,7 @@ static json_t *shard_json(struct cfs_node *n)
 	cfs_shard_stat(n->shard, &s);
 	return json_pack(
 		"{s:i, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-		"s:I, s:I, s:I, s:I, s:I}",
+		"s:I, s:I, s:I, s:I, s:I, s:I}",
 		"shard", 0, "leader", s.leader, "grace", s.grace, "epoch",
 		I(cfs_shard_leader_epoch(n->shard)), "sessions", I(m.sessions), "connections",
 		I(s.conns), "dir_leases", I(s.dir_leases), "file_leases", I(s.file_leases),
@@ -86,7 +86,8 @@ static json_t *shard_json(struct cfs_node *n)
 		"asks_sent", I(s.asks_sent), "fenced", I(s.fenced), "replays", I(s.replays),
 		"waits", I(s.waits), "lock_waiters", I(s.lock_waiters), "inodes", I(m.inodes),
 		"dirs", I(m.dirs), "extents", I(m.extents), "data_bytes", I(m.data_bytes),
-		"dead_objects", I(m.dead_objects), "orphans", I(m.orphans), "db_bytes",
+		"dead_objects", I(m.dead_objects), "scrubbed_objects",
+		I(cfs_node_scrub_deleted(n)), "orphans", I(m.orphans), "db_bytes",
 		I(m.db_bytes));
 }
 

@@ -181,6 +181,13 @@ int cfs_meta_stat(struct cfs_meta *m, struct cfs_meta_stat *ret);
  * Non-zero from cb stops. The callback may read
  */
 int cfs_meta_walk_extents(struct cfs_meta *m, int (*cb)(void *arg, uint64_t ino, const struct cfs_extent *e), void *arg);
+/*
+ * Of n names of objects, those that no file refers to or ever will: written by a session that has ended before it
+ * committed them. They move to the front of oids, in another order. Any thread; reads every extent, so not one that serves.
+ */
+int cfs_meta_garbage(struct cfs_meta *m, struct cfs_oid *oids, unsigned n, unsigned *ret_n);
+/* grows whenever a session ends; O(1) */
+uint64_t cfs_meta_sessions_ended(struct cfs_meta *m);
 /* internal consistency: link counts, parents, entry/inode agreement, sizes, refcounts. cb per finding; returns how many */
 int cfs_meta_check(struct cfs_meta *m, bool repair, void (*cb)(void *arg, const char *finding), void *arg);
 /* hash of all keys and values: equal on replicas with the same applied index. Reads everything */

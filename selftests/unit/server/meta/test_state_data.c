@@ -591,9 +591,54 @@ static void test_model(void **arg)
 	}
 }
 
+/* garbage is what an ended session wrote and nothing refers to: neither a file, nor the list of the dead */
+static void test_garbage(void **arg)
+{
+	struct state s;
+	struct cfs_oid oids[8];
+	uint64_t f, g, before, old;
+	struct cfs_dead d[4];
+	unsigned n;
+
+	(void)arg;
+	state_start(&s);
+	old = s.session;
+	f = state_file(&s, ROOT, "f");
+	g = state_file(&s, ROOT, "g");
+	for (unsigned i = 1; i <= 3; i++)
+		assert_int_equal(state_commit(&s, i == 3 ? g : f, 0, 0,
+					      &(struct ext){ .off = i * 10000, .len = 8192, .seq = i }, 1), 0);
+	assert_int_equal(state_truncate(&s, g, 0), 0);		/* 3 is dead, and still to be deleted */
+	assert_int_equal(dead(&s, d, 4), 1);
+	for (unsigned i = 0; i < 8; i++)			/* 1 to 6 of the session, then others' */
+		oids[i] = (struct cfs_oid){ .owner = cfs_cpu_to_le64(old), .seq = cfs_cpu_to_le64(i + 1) };
+	oids[6].owner = cfs_cpu_to_le64(old + 100);		/* not born yet: this replica may lag */
+	oids[7].owner = cfs_cpu_to_le64(CFS_OID_OWNER_META);
+	before = cfs_meta_sessions_ended(s.m);
+	assert_int_equal(cfs_meta_garbage(s.m, oids, 8, &n), 0);
+	assert_int_equal(n, 0);					/* it lives: what it wrote may yet be committed */
+
+	s.session = state_session(&s, "second");
+	assert_int_equal(cfs_meta_sessions_ended(s.m), before);
+	assert_int_equal(state_apply(&s, CFS_LOG_FENCE, old, CFS_SLOT_NONE, 0, NULL, 0), 0);
+	assert_true(cfs_meta_sessions_ended(s.m) > before);
+	for (unsigned i = 0; i < 6; i++)
+		oids[i] = (struct cfs_oid){ .owner = cfs_cpu_to_le64(old), .seq = cfs_cpu_to_le64(6 - i) };
+	oids[6] = (struct cfs_oid){ .owner = cfs_cpu_to_le64(old + 100), .seq = cfs_cpu_to_le64(7) };
+	oids[7] = (struct cfs_oid){ .owner = cfs_cpu_to_le64(CFS_OID_OWNER_META), .seq = cfs_cpu_to_le64(8) };
+	assert_int_equal(cfs_meta_garbage(s.m, oids, 8, &n), 0);
+	assert_int_equal(n, 3);
+	for (unsigned i = 0; i < n; i++) {
+		assert_int_equal(cfs_le64_to_cpu(oids[i].owner), old);
+		assert_in_range(cfs_le64_to_cpu(oids[i].seq), 4, 6);
+	}
+	state_stop(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_commit),	  cmocka_unit_test(test_object_twice),
 		cmocka_unit_test(test_inline),
 		cmocka_unit_test(test_fallocate), cmocka_unit_test(test_copy),
