@@ -18,9 +18,11 @@
  *     one counter of the mount and never used twice; so deleting or changing the one element of dirs recalls all
  *     that stood under it, and raising the floor to the counter drops everything at once.
  *
- * Elements of these maps are recycled at once. Each carries its key, or what of the key tells it from others, and a
- * `version` that no other write ever had: who reads an element copies it, then looks the key up once more and sees
- * that it is the same element with the same version.
+ * Elements of these maps are recycled at once, while somebody may be reading them. Each carries a `sum` over its key and
+ * everything in it: who reads an element copies it and believes the copy if the sum is right for the key he asked for.
+ *
+ * What the kernel is told in an answer it may keep until cfs_bpf_ctl.until_ns. So that the daemon knows what it must take back
+ * from the kernel in a recall, that time is first noted in the map gate, by hash; see bpf/fuse_answer.h.
  *
  * All maps are bounded, and LRU: a full map drops what was not used lately. Dropping an element of dirs is a recall.
  */
@@ -39,19 +41,60 @@ struct cfs_bpf_ctl {
 	uint64_t deadline_ns;	/* boot time until when entries may be believed; 0: not at all */
 	uint64_t floor;		/* epochs up to this one are void */
 	uint32_t answering;	/* 0: every request goes to the daemon */
-	uint32_t pad;
-	uint64_t spare[5];
+	uint32_t broken;	/* the daemon could not delete something: never answer again */
+	uint64_t until_ns;	/* boot time until when the kernel may keep answers: a little before deadline_ns */
+	uint32_t hold;		/* look-ups go to the daemon, see client/fuse_pin.c */
+	uint32_t spare[7];
 };
 _Static_assert(sizeof(struct cfs_bpf_ctl) == 64, "cfs_bpf_ctl");
 
+/* map gate: array of one, mapped into the client's memory. All by cfs_bpf_hash() of an inode number, modulo the size */
+#define CFS_BPF_BUSY		1024u
+#define CFS_BPF_ATTR_UNTIL	65536u
+struct cfs_bpf_gate {
+	uint32_t busy[CFS_BPF_BUSY];		/* changes of our own under way: nothing is answered */
+	uint64_t name_until[CFS_BPF_BUSY];	/* by directory: until when the kernel may keep names in it */
+	uint64_t home_until[CFS_BPF_BUSY];	/* by directory: until when it may keep attributes that stand under it */
+	uint64_t attr_until[CFS_BPF_ATTR_UNTIL];	/* by inode: until when it may keep its attributes */
+};
+_Static_assert(sizeof(struct cfs_bpf_gate) == 4096 + 16384 + 524288, "cfs_bpf_gate");
+
+/* the finalizer of MurmurHash3: every bit of x counts */
+static inline uint64_t cfs_bpf_hash(uint64_t x)
+{
+	x ^= x >> 33;
+	x *= 0xff51afd7ed558ccdull;
+	x ^= x >> 33;
+	x *= 0xc4ceb9fe1a85ec53ull;
+	return x ^ x >> 33;
+}
+
+/* over whole words; a constant n is unrolled */
+static inline uint64_t cfs_bpf_mix(uint64_t h, const void *words, uint32_t n)
+{
+	const uint64_t *w = words;
+
+	for (uint32_t i = 0; i < n; i++) {
+		h = (h ^ w[i]) * 0x9e3779b97f4a7c15ull;
+		h ^= h >> 29;
+	}
+	return h;
+}
+/* of what follows the member `sum`, which comes first */
+#define CFS_BPF_SUM(h, v)	cfs_bpf_mix(h, &(v)->sum + 1, sizeof(*(v)) / 8 - 1)
+
 /* map dirs: inode number -> this */
 struct cfs_bpf_dir {
-	uint64_t version;
+	uint64_t sum;
 	uint64_t epoch;
 	uint32_t flags;		/* CFS_BPF_DIR_* */
 	uint32_t pad;
 };
 _Static_assert(sizeof(struct cfs_bpf_dir) == 24, "cfs_bpf_dir");
+static inline uint64_t cfs_bpf_dir_sum(uint64_t ino, const struct cfs_bpf_dir *d)
+{
+	return CFS_BPF_SUM(ino, d);
+}
 #define CFS_BPF_DIR_COMPLETE	1u	/* every name was pushed: for people; nobody concludes absence from it */
 
 /* map names: names are padded with zeros, so that keys can be compared as bytes */
@@ -68,13 +111,23 @@ struct cfs_bpf_long_key {
 _Static_assert(sizeof(struct cfs_bpf_long_key) == 264, "cfs_bpf_long_key");
 
 struct cfs_bpf_name {
-	uint64_t version;
+	uint64_t sum;
 	uint64_t dir;
 	uint64_t epoch;		/* of dir */
 	uint64_t ino;		/* 0: there is no such name */
 	uint64_t gen;
 };
 _Static_assert(sizeof(struct cfs_bpf_name) == 40, "cfs_bpf_name");
+
+static inline uint64_t cfs_bpf_name_sum(const struct cfs_bpf_name_key *key, const struct cfs_bpf_name *n)
+{
+	return CFS_BPF_SUM(cfs_bpf_mix(0, key, sizeof(*key) / 8), n);
+}
+
+static inline uint64_t cfs_bpf_long_sum(const struct cfs_bpf_long_key *key, const struct cfs_bpf_name *n)
+{
+	return CFS_BPF_SUM(cfs_bpf_mix(0, key, sizeof(*key) / 8), n);
+}
 
 struct cfs_bpf_time {
 	uint64_t sec;		/* signed, since 1970 */
@@ -84,7 +137,7 @@ struct cfs_bpf_time {
 
 /* map attrs: inode number -> this */
 struct cfs_bpf_attr {
-	uint64_t version;
+	uint64_t sum;
 	uint64_t ino;
 	uint64_t home;		/* what governs the attributes: its epoch in dirs counts */
 	uint64_t epoch;		/* of home */
@@ -99,6 +152,14 @@ struct cfs_bpf_attr {
 };
 _Static_assert(sizeof(struct cfs_bpf_attr) == 152, "cfs_bpf_attr");
 _Static_assert(offsetof(struct cfs_bpf_attr, mode) == 128, "cfs_bpf_attr");
+#define CFS_BPF_IF_XATTR	2u	/* as CFS_IF_XATTR, CFS_IF_ACL, CFS_IF_CAPS */
+#define CFS_BPF_IF_ACL		4u
+#define CFS_BPF_IF_CAPS		8u
+
+static inline uint64_t cfs_bpf_attr_sum(uint64_t ino, const struct cfs_bpf_attr *a)
+{
+	return CFS_BPF_SUM(ino, a);
+}
 
 /* map stats: per CPU, array of one; by FUSE opcode */
 #define CFS_BPF_OPS	64u
