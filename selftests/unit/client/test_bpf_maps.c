@@ -79,14 +79,14 @@ static const char *table(const char *name)
 
 static void put_dir(struct cfs_bpf_maps *m, uint64_t dir, uint64_t epoch)
 {
-	struct cfs_bpf_dir v = { .version = 1, .epoch = epoch };
+	struct cfs_bpf_dir v = { .epoch = epoch };
 
 	assert_int_equal(bpf_map_update_elem(cfs_bpf_maps_fd(m, CFS_BPF_DIRS), &dir, &v, BPF_ANY), 0);
 }
 
 static void put_name(struct cfs_bpf_maps *m, uint64_t dir, const char *name, uint64_t ino, uint64_t epoch)
 {
-	struct cfs_bpf_name v = { .version = 2, .dir = dir, .epoch = epoch, .ino = ino, .gen = 1 };
+	struct cfs_bpf_name v = { .dir = dir, .epoch = epoch, .ino = ino, .gen = 1 };
 	struct cfs_bpf_name_key key = { .dir = dir };
 	struct cfs_bpf_long_key lkey = { .dir = dir };
 	size_t len = strlen(name);
