@@ -36,7 +36,7 @@ include mk/build.mk
 include mk/install.mk
 include $(filter-out mk/build.mk mk/install.mk,$(wildcard mk/*.mk))
 
-.PHONY: all everything deps up down test tests-build check-build check-includes bench sim fuzz install clean distclean help
+.PHONY: all everything deps up down test tests-build check-build check-includes bench bench-scale sim fuzz install clean distclean help
 
 all: $(PROGRAMS) $(BENCHES) $(MANPAGES)		## programs and manual pages (the default)
 
@@ -75,13 +75,15 @@ bench: all					## benchmarks: tools/bench/run.sh ARGS=...
 	@if [ -x tools/bench/run.sh ]; then T_BIN=$(O)/bin tools/bench/run.sh $(ARGS); \
 	else echo "no tools/bench/run.sh; programs: $(or $(BENCHES),none)"; fi
 
+bench-scale: all				## memory and start-up time with a million files: ARGS="-n 100000"
+	@T_BIN=$(O)/bin tools/bench/scale.sh $(ARGS)
+
 sim: $(SIM)					## the simulator: SEED=n, SEEDS=n, ARGS="--trace ..."
 	@$(SIM) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 FUZZ_SECONDS ?= 60
 fuzz:						## every fuzz target, FUZZ_SECONDS=60 each
 	@$(MAKE) --no-print-directory VARIANT=fuzz everything
-	@$(MAKE) --no-print-directory VARIANT=tsan all
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) selftests/run.sh fuzz/
 
 clean:						## what was compiled; keeps build/deps and the data in build/up
