@@ -41,7 +41,7 @@ start() { # prints the seconds until it serves; sets $server
 	took=$(awk -v a="$t0" -v b="$t1" 'BEGIN {printf "%.2f", b - a}')
 }
 mem() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
-figure() { "$bin/claudefs" status --json "$addr" | grep -o X | head -n 1 | grep -o '[0-9]*$'; }
+figure() { "$bin/claudefs" status --json "$addr" | grep -o "\"$1\": *[0-9][0-9]*" | head -n 1 | grep -o '[0-9]*$'; }
 
 mkdir "$dir"/{mnt,cache,state}
 "$bin/claudefs" format --size 64G "$dir/store.img" >"$dir/format.log"
