@@ -19,6 +19,8 @@ install: all				## into DESTDIR, below PREFIX=/usr/local
 	$(call put,$(SHAREDIR)/zsh/site-functions,$(wildcard tools/completion/_*),644)
 	$(call put,$(SHAREDIR)/fish/vendor_completions.d,$(wildcard tools/completion/*.fish),644)
 	$(call put,$(SHAREDIR)/doc/claudefs,LICENSE $(wildcard LICENSES/*.txt README.md),644)
+	$(call put,$(SHAREDIR)/doc/claudefs/examples,$(wildcard docs/*.example),644)
+	$(call put,$(SHAREDIR)/doc/claudefs,$(wildcard docs/*.md),644)
 	$(if $(UNIT_FILES),install -d $(DESTDIR)$(UNITDIR))
 	$(foreach u,$(UNIT_FILES),sed 's|@BINDIR@|$(BINDIR)|g; s|@SBINDIR@|$(SBINDIR)|g' $(u) >$(DESTDIR)$(UNITDIR)/$(notdir $(u))$(newline))
 
