@@ -229,7 +229,7 @@ bool keys_busy(struct cfs_shard *s, uint64_t ino, uint64_t name_hash, const stru
 	return false;
 }
 
-/* is a mutation of another session under way on this inode? */
+/* is a mutation of another session under way on this inode, or one of whomever that takes its last name? */
 bool keys_foreign(struct cfs_shard *s, uint64_t ino, const struct shard_sess *sess)
 {
 	struct shard_key *k = key_find(s, ino, 0);
@@ -238,7 +238,9 @@ bool keys_foreign(struct cfs_shard *s, uint64_t ino, const struct shard_sess *se
 	if (!k)
 		return false;
 	cfs_list_for_each(pos, &k->holders) {
-		if (cfs_list_entry(pos, struct shard_opkey, link)->op->sess != sess)
+		const struct shard_op *op = cfs_list_entry(pos, struct shard_opkey, link)->op;
+
+		if (op->sess != sess || op->victim == ino)
 			return true;
 	}
 	return false;

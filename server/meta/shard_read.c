@@ -265,9 +265,16 @@ void open_try(struct cfs_shard *s, struct shard_op *op)
 	struct cfs_attr attr;
 	bool conflict;
 
-	if (!op->want || (l && l->mode >= op->want && !l->breaking) || cfs_meta_getattr(s->p.meta, op->ino, &attr) ||
-	    !S_ISREG(cfs_le32_to_cpu(attr.mode))) {
+	if (cfs_meta_getattr(s->p.meta, op->ino, &attr) || !S_ISREG(cfs_le32_to_cpu(attr.mode))) {
 		open_finish(s, op);
+		return;
+	}
+	/* who holds enough still waits when it is to be opened and may be losing its last name: its lease would end with that */
+	if (!op->want || (l && l->mode >= op->want && !l->breaking)) {
+		if (op->keep && keys_foreign(s, op->ino, op->sess))
+			keys_wait(s, op, op->ino, 0, false);
+		else
+			open_finish(s, op);
 		return;
 	}
 	if (!op->q && inoq_join(&s->openqs, op, op->ino)) {
