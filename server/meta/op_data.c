@@ -358,11 +358,7 @@ int cfs_ms_op_fallocate(struct cfs_tx *t, const uint8_t *body, uint32_t len)
 								     cfs_ms_inode_kill_caps(t, &in);
 	if (rc)
 		return rc;
-	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) ||
-	    (!(mode & FALLOC_FL_KEEP_SIZE) && end > in.size))
-		cfs_ms_inode_touch_data(t, &in);
-	else
-		cfs_ms_inode_touch(t, &in);
+	cfs_ms_inode_touch_data(t, &in);	/* in every mode, as local file systems do (file_modified()) */
 	if (!(mode & FALLOC_FL_KEEP_SIZE))
 		in.size = cfs_max(in.size, end);
 	rc = cfs_ms_inode_put(t, &in);
