@@ -193,8 +193,9 @@ static void write_versions(unsigned id, int side)
 
 			IS(pread(fd, &v, 8, i % 2 ? 0 : 20000), 8);
 			if (v < acked)
-				die("read version %llu, but %llu had been written", (unsigned long long)v,
-				    (unsigned long long)acked);
+				die("side %d, offset %d: read version %llu, but %llu had been written; again: %llu", side,
+				    i % 2 ? 0 : 20000, (unsigned long long)v, (unsigned long long)acked,
+				    pread(fd, &v, 8, i % 2 ? 0 : 20000) == 8 ? (unsigned long long)v : 0);
 			if (v > shared->started)
 				die("read version %llu before it was written", (unsigned long long)v);
 			if (i % 2 == 0 && v < last)	/* `last` was seen while it was still being written */

@@ -197,6 +197,7 @@ static long long list_dir(const char *path, struct result *r)
 struct side {			/* a process's open files in one world */
 	const char *root;
 	int fd[SLOTS];
+	bool tmp[SLOTS];	/* from O_TMPFILE, never had a name */
 };
 
 static long long do_map(int fd, const struct op *op, bool store, struct result *r)
@@ -264,6 +265,7 @@ static void set_slot(struct side *s, unsigned slot, int fd)
 	if (s->fd[slot] >= 0)
 		close(s->fd[slot]);
 	s->fd[slot] = fd;
+	s->tmp[slot] = false;
 }
 
 static long long act(struct side *s, const struct op *op, struct result *r)
@@ -336,7 +338,9 @@ static long long act(struct side *s, const struct op *op, struct result *r)
 	case RENAME:
 		return syscall(SYS_renameat2, AT_FDCWD, p, AT_FDCWD, q, rename_flags[op->flags % N_OF(rename_flags)]);
 	case CHMOD:
-		return chmod(p, (mode_t)(op->flags & 1 ? 0777 : op->a & 07777));
+		/* set-gid without group x means nothing; what takes it away differs */
+		mode = op->flags & 1 ? 0777 : (int)(op->a & 07777);
+		return chmod(p, (mode_t)(mode & 02000 ? mode | 010 : mode));
 	case CHOWN:
 		return lchown(p, op->a % 3 ? 1000 + op->a % 3 : 0, op->b % 3 ? 1000 + op->b % 3 : 0);
 	case UTIMENS: {
@@ -390,12 +394,16 @@ static long long act(struct side *s, const struct op *op, struct result *r)
 		snprintf(p, sizeof(p), "%s%s%s", s->root, op->flags & 1 ? "/" : "", op->flags & 1 ? op->path : "");
 		rc = open(p, O_TMPFILE | O_RDWR | O_CLOEXEC, 0644);
 		set_slot(s, op->slot, (int)rc);
+		if (rc >= 0)
+			s->tmp[op->slot] = true;
 		return rc < 0 ? -1 : 0;
-	case LINKTMP:
-		if (fd < 0)
+	case LINKTMP:	/* of others that lost their name on another mount the kernel does not know it */
+		if (fd < 0 || !s->tmp[op->slot])
 			return 0;
 		snprintf(p, sizeof(p), "/proc/self/fd/%d", fd);
-		return linkat(AT_FDCWD, p, AT_FDCWD, q, AT_SYMLINK_FOLLOW);
+		rc = linkat(AT_FDCWD, p, AT_FDCWD, q, AT_SYMLINK_FOLLOW);
+		s->tmp[op->slot] = rc < 0;
+		return rc;
 	case MAPWRITE:
 	case MAPREAD:
 		return fd < 0 ? 0 : do_map(fd, op, op->kind == MAPWRITE, r);
