@@ -169,6 +169,7 @@ static void data_free(struct cfs_data *d)
 	CFS_ASSERT(!d->n_io && !d->flushing && !d->dirty.n && !d->on_dirty_list);
 	cfs_data_drop_content(d);
 	cfs_rangeset_clear(&d->inval_set);
+	cfs_rangeset_clear(&d->reread);
 	pthread_mutex_destroy(&d->lock);
 	pthread_cond_destroy(&d->cond);
 	__atomic_sub_fetch(&g->n_inodes, 1, __ATOMIC_RELAXED);

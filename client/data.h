@@ -63,8 +63,11 @@ bool cfs_data_is_open(struct cfs_data *d);
  * CFS_E_CORRUPT on every copy). Never holes as anything but zeros.
  */
 int64_t cfs_data_read(struct cfs_data *d, void *buf, uint64_t size, uint64_t off);
-/* Write under EXCL into the cache file. append: at the current end. Return bytes or -errno (-ENOSPC, -EFBIG, -EDQUOT) */
-int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint64_t off, bool append, bool kill_priv);
+/* Write under EXCL into the cache file. Return bytes or -errno (-ENOSPC, -EFBIG, -EDQUOT) */
+#define CFS_DATA_APPEND		1u	/* at the current end */
+#define CFS_DATA_KILLPRIV	2u	/* ends suid, sgid and capabilities */
+#define CFS_DATA_MAPPED		4u	/* a page that was stored to through a mapping */
+int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint64_t off, unsigned how);
 /* durable in the cluster: all data and size. Reports, once per open, an earlier failed write-back */
 int cfs_data_fsync(struct cfs_data *d);
 /* everything of the inode that the server must see before an operation on it there (fallocate, copy, seek) */

@@ -115,14 +115,12 @@ struct cfs_data {
 	unsigned writers_blocked;	/* writes that wait without EXCL, holding page locks in this range: */
 	uint32_t blocked_seq;
 	uint64_t blocked_off, blocked_end;
-	/*
-	 * Writes that have come and are not applied yet, and the bytes that reads asked for meanwhile. The kernel put the new bytes
-	 * into its page before it sent the WRITE; if the page is dropped and read again in between, it has the old ones for
-	 * good. So such pages are dropped before the write is answered.
-	 */
+	/* data_order.c: writes that have come and are not applied; what reads brought into the kernel meanwhile, or lately */
 	unsigned n_writing;
 	uint64_t writing_off, writing_end;
-	uint64_t overtaken_off, overtaken_end;	/* none if off >= end */
+	uint64_t dropped_ms;		/* when we last made the kernel drop pages; 0: never */
+	uint64_t tail_read_ms;		/* when the last page was last read */
+	struct cfs_rangeset reread;
 	uint32_t recall_round;
 	unsigned lost_grants;		/* in a row, to breaks that came before the reply */
 	uint64_t used_ms;
@@ -193,8 +191,6 @@ void cfs_data_drop_content(struct cfs_data *d);
 void cfs_data_lose(struct cfs_data *d, int err);
 /* bytes from the server into those parts of [off, end) that are not cached */
 int cfs_data_fill(struct cfs_data *d, uint64_t off, uint64_t end, const void *buf);
-/* a read begins: if a write of these bytes is under way, its pages will have to be dropped (data_write.c) */
-void cfs_data_overtake(struct cfs_data *d, uint64_t off, uint64_t end);
 /* after n_io or flushing went down */
 void cfs_data_io_end(struct cfs_data *d);
 /* clean ranges go */
@@ -238,6 +234,14 @@ void cfs_data_kick(struct cfs_data_ctx *g);
 #define CFS_DATA_STREAM_MIN	(16ull << 20)
 /* lock held: written in sequence, and enough for some whole objects: its write-back need not wait for flush_ms */
 bool cfs_data_is_stream(const struct cfs_data *d);
+
+/* data_order.c: reads and writes of one page of the kernel's */
+void cfs_data_drop_begin(struct cfs_data *d, uint64_t off, uint64_t end); /* pages are about to be dropped; takes d->lock */
+/* d->lock held, which may be dropped meanwhile */
+void cfs_data_read_begin(struct cfs_data *d, uint64_t off, uint64_t end);
+void cfs_data_write_begin(struct cfs_data *d, uint64_t off, uint64_t end);
+/* [off, end) was written (nothing if it failed), and is about to be answered */
+void cfs_data_write_end(struct cfs_data *d, uint64_t off, uint64_t end, bool append);
 
 /* data_flush.c */
 /*

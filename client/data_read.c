@@ -276,7 +276,7 @@ int64_t cfs_data_read(struct cfs_data *d, void *buf, uint64_t size, uint64_t off
 
 	pthread_mutex_lock(&d->lock);
 	cfs_data_use(d);
-	cfs_data_overtake(d, off, end);
+	cfs_data_read_begin(d, off, end);
 	while (pos < end) {
 		uint64_t before = pos;
 

@@ -13,7 +13,6 @@
 
 #define STUCK_MS	10000u		/* writers fail when write-back fails, and nothing moved for that long */
 #define NOSPC_TRIES	3u
-#define OVERTAKEN_MS	1000u		/* a write waits for pages that reads brought in before it */
 #define BUSY_MS		50u		/* being recalled or truncated: that will flush it, or soon be over */
 
 void cfs_data_kick(struct cfs_data_ctx *g)
@@ -109,61 +108,11 @@ static void touch(struct cfs_data *d, bool kill_priv)
 	cfs_data_mark_dirty(d);
 }
 
-/* ---- reads that overtake a write (cfs_data.n_writing); lock held ------------------------------- */
-static void write_begin(struct cfs_data *d, uint64_t off, uint64_t end)
+int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint64_t off, unsigned how)
 {
-	if (!d->n_writing++) {
-		d->writing_off = UINT64_MAX;
-		d->writing_end = 0;
-	}
-	d->writing_off = cfs_min(d->writing_off, cfs_align_down(off, d->g->page_bytes));
-	d->writing_end = cfs_max(d->writing_end, end > INT64_MAX ? UINT64_MAX : cfs_align_up(end, d->g->page_bytes));
-}
-
-void cfs_data_overtake(struct cfs_data *d, uint64_t off, uint64_t end)
-{
-	off = cfs_max(off, d->writing_off);
-	end = cfs_min(end, d->writing_end);
-	if (!d->n_writing || off >= end)
-		return;
-	if (d->overtaken_off >= d->overtaken_end) {
-		d->overtaken_off = off;
-		d->overtaken_end = end;
-	}
-	d->overtaken_off = cfs_min(d->overtaken_off, off);
-	d->overtaken_end = cfs_max(d->overtaken_end, end);
-}
-
-/*
- * The write is applied, and about to be answered. The pages that reads brought in meanwhile are not those that it holds
- * locked, as it would have held up the reads. They go before the answer; those locked by reads that wait for a recall, which may
- * wait for this write's own pages, a moment later.
- */
-static void write_end(struct cfs_data *d)
-{
-	uint64_t off = d->overtaken_off, end = d->overtaken_end, until = cfs_data_now_ms() + OVERTAKEN_MS, now = 0;
-	struct cfs_data_inval *iv = NULL;
-
-	CFS_ASSERT(d->n_writing > 0);
-	d->n_writing--;
-	if (off >= end)
-		return;
-	if (!d->n_writing)
-		d->overtaken_off = d->overtaken_end = 0;
-	iv = cfs_data_inval_post(d, off, end);
-	while (iv && !iv->done && (now = cfs_data_now_ms()) < until)
-		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
-	if (iv)
-		cfs_data_inval_put(iv);
-	else
-		cfs_data_inval_later(d, off, end);
-}
-
-int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint64_t off, bool append, bool kill_priv)
-{
+	bool append = how & CFS_DATA_APPEND, full;
 	struct cfs_data_ctx *g = d->g;
 	unsigned nospc = 0;
-	bool full;
 	int rc;
 
 	if (!size)
@@ -174,7 +123,8 @@ int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint6
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&d->lock);
-	write_begin(d, append ? 0 : off, append ? UINT64_MAX : off + size);
+	if (!(how & CFS_DATA_MAPPED))
+		cfs_data_write_begin(d, append ? 0 : off, append ? UINT64_MAX : off + size);
 again:
 	cfs_data_use(d);
 	rc = cfs_data_want(d, CFS_LEASE_EXCL, append ? 0 : off, append ? UINT64_MAX : off + size, true, NULL);
@@ -203,12 +153,13 @@ again:
 	cfs_data_valid_add(d, off, off + size);
 	cfs_data_dirty_add(d, off, off + size);
 	d->size = cfs_max(d->size, off + size);
-	touch(d, kill_priv);
+	touch(d, how & CFS_DATA_KILLPRIV);
 	stream(d);
 	full = d->dirty.n >= CFS_DATA_DIRTY_RANGES;
 	if (d->valid.n > CFS_DATA_VALID_RANGES && !d->n_io && !d->flushing)
 		cfs_data_drop_clean(d);
-	write_end(d);
+	if (!(how & CFS_DATA_MAPPED))
+		cfs_data_write_end(d, off, off + size, append);
 	pthread_mutex_unlock(&d->lock);
 	if (full)	/* in pieces too small to go on like that; an error is the next fsync's */
 		cfs_data_flush_inode(d, false);
@@ -216,7 +167,8 @@ again:
 		cfs_data_evict(g, g->p.cache_bytes, UINT64_MAX);
 	return (int64_t)size;
 out:
-	write_end(d);
+	if (!(how & CFS_DATA_MAPPED))
+		cfs_data_write_end(d, 0, 0, false);
 	pthread_mutex_unlock(&d->lock);
 	return rc;
 }

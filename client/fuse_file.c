@@ -106,10 +106,8 @@ static void fill_open(struct cfs_client *c, struct cfs_fh *fh, struct fuse_file_
 {
 	fi->fh = (uintptr_t)fh;
 	fh->opened = true;
-	if (c->o.cache_none || (fi->flags & O_APPEND))
-		fi->direct_io = 1;
-	else
-		fi->keep_cache = 1;
+	fi->direct_io = c->o.cache_none || (fi->flags & O_APPEND);
+	fi->keep_cache = !c->o.cache_none;	/* else the kernel would drop the pages that others have open, too */
 }
 
 static int open_data(struct cfs_op *op, struct cfs_fh *fh, struct fuse_file_info *fi)
@@ -351,6 +349,8 @@ void cfs_fuse_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 	int64_t n = 0;
 	int rc = size > CFS_IO_MAX ? EIO : 0;
 
+	/* noted before the lease is: a recall that comes while this READ is served has to wait for its pages */
+	cfs_kernel_has_pages(op.c, ino);
 	/* bytes count as read while the session lived: if its deadline passed meanwhile, once more */
 	for (int i = 0; !rc && i < LIVE_RETRIES; i++) {
 		rc = cfs_op_errno(cfs_session_wait_live(op.c));
@@ -360,7 +360,6 @@ void cfs_fuse_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 		if (cfs_client_live(op.c))
 			break;
 	}
-	cfs_kernel_has_pages(op.c, ino);
 	op.t->req = NULL;
 	if (rc || n < 0)
 		fuse_reply_err(req, rc ? rc : cfs_op_errno((int)n));
@@ -384,7 +383,8 @@ void cfs_fuse_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	cfs_kernel_has_pages(op.c, ino);
 	if (fi->kill_suidgid)
 		err = cfs_op_kill_priv(&op, ino);
-	n = err ? -err : cfs_data_write(i->data, buf, size, (uint64_t)off, append, false);
+	n = err ? -err : cfs_data_write(i->data, buf, size, (uint64_t)off,
+					  append ? CFS_DATA_APPEND : fi->writepage ? CFS_DATA_MAPPED : 0);
 	op.t->req = NULL;
 	if (n < 0)
 		fuse_reply_err(req, cfs_op_errno((int)n));

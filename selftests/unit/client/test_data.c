@@ -59,7 +59,7 @@ static void pattern(unsigned char *buf, size_t len, unsigned seed)
 
 static void must_write(struct cfs_data *d, const void *buf, uint64_t len, uint64_t off)
 {
-	assert_int_equal(cfs_data_write(d, buf, len, off, false, false), len);
+	assert_int_equal(cfs_data_write(d, buf, len, off, 0), len);
 }
 
 static void must_read(struct cfs_data *d, const void *want, uint64_t len, uint64_t off)
@@ -157,7 +157,7 @@ static void step(struct cfs_data *d, struct model *m, bool far, unsigned char *b
 		break;
 	case 7:
 		pattern(buf, len, fake_rand());
-		assert_int_equal(cfs_data_write(d, buf, len, 0, true, false), len);
+		assert_int_equal(cfs_data_write(d, buf, len, 0, CFS_DATA_APPEND), len);
 		assert_true(m->size + len < MODEL_MAX * 2);
 		memcpy(m->bytes + m->size, buf, len);
 		m->size += len;
@@ -488,7 +488,7 @@ static void test_hole(void **state)
 	cfs_data_idle(&fake.clients[0], 0);
 	must_read(d, zeros, 8192, 1ull << 40);
 	must_read(d, "x", 1, 1ull << 43);
-	assert_int_equal(cfs_data_write(d, "x", 1, CFS_FILE_SIZE_MAX, false, false), -EFBIG);
+	assert_int_equal(cfs_data_write(d, "x", 1, CFS_FILE_SIZE_MAX, 0), -EFBIG);
 	assert_int_equal(cfs_data_truncate(d, CFS_FILE_SIZE_MAX + 1), -EFBIG);
 	/* further than a host's file system may go */
 	must_write(d, "yz", 2, CFS_FILE_SIZE_MAX - 2);
@@ -661,7 +661,7 @@ static void test_times(void **state)
 	assert_int_equal(cfs_data_fsync(d), 0);
 	assert_int_equal(fake_file(1)->mtime.sec, 12345);
 	/* a write kills suid, here at once, there with the COMMIT */
-	assert_int_equal(cfs_data_write(d, "y", 1, 0, false, true), 1);
+	assert_int_equal(cfs_data_write(d, "y", 1, 0, CFS_DATA_KILLPRIV), 1);
 	attr.mode = 0106755;
 	attr.flags = CFS_IF_CAPS;
 	cfs_data_attr(d, &attr);

@@ -137,16 +137,24 @@ static void kernel_write(struct kernel *k, unsigned f, unsigned p, uint64_t stam
 {
 	struct page *pg = &k->pages[f][p];
 	static __thread uint64_t buf[PAGE / 8];
+	bool part;
 
 	for (unsigned i = 0; i < PAGE / 8; i++)
 		buf[i] = stamp;
 	pthread_mutex_lock(&k->inode_lock[f]);
 	page_lock(pg);
-	page_fill(pg, buf, true);
-	if (cfs_data_write(k->d[f], buf, PAGE, page_off(f, p), false, false) != PAGE)
+	/* a write of less than the page leaves one that was not there as it is, and locked; else it is let go before the WRITE */
+	part = fake_rand() % 2;
+	page_fill(pg, buf, part);
+	part = part && !page_hit(pg, buf);
+	if (!part)
+		page_unlock(pg);
+	if (fake_rand() % 8 == 0)
+		usleep(fake_rand() % 2000);
+	if (cfs_data_write(k->d[f], buf, PAGE, page_off(f, p), 0) != PAGE)
 		FAKE_FATAL("write");
-	page_fill(pg, buf, false);
-	page_unlock(pg);
+	if (part)
+		page_unlock(pg);
 	pthread_mutex_unlock(&k->inode_lock[f]);
 	__atomic_add_fetch(&n_writes, 1, __ATOMIC_RELAXED);
 }

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+/*
+ * data_order.c - reads and writes that meet in one page of the kernel's cache.
+ *
+ * write(2) puts the new bytes into a page that the kernel has, lets go of the page, and then sends the WRITE: until that is
+ * applied here, a recall may have the page dropped, and a read bring the old bytes back, for good. So
+ *  - a read of bytes that are being written waits for the write: what was seen in the page before is not unseen;
+ *  - if a read has come in between all the same (it waited for too long; or it was served after the page was dropped and
+ *    before the WRITE had arrived, which cannot be told from later writes, so REREAD_MS counts as "in between"), the pages are
+ *    dropped once more before the write is answered.
+ * Stores through mappings are no part of this: their pages cannot be dropped before the WRITE is answered.
+ * All under d->lock, which the waiting drops.
+ */
+#include "client/data_i.h"
+
+#define OVERTAKE_MS	1000u	/* a read waits for a write that stands before it */
+#define DROP_MS		100u	/* a write waits for pages that must go before it is answered */
+#define REREAD_MS	5000u	/* from write(2)'s copying to the arrival of the WRITE, far more than that takes */
+#define REREAD_MAX	1024u	/* ranges; beyond: everything */
+
+static bool lately(uint64_t ms)
+{
+	return ms && cfs_data_now_ms() - ms < REREAD_MS;
+}
+
+static uint64_t page_end(const struct cfs_data *d, uint64_t end)
+{
+	return end > INT64_MAX ? UINT64_MAX : cfs_align_up(end, d->g->page_bytes);
+}
+
+/* what was read before is dropped; what is read from now on perhaps not */
+void cfs_data_drop_begin(struct cfs_data *d, uint64_t off, uint64_t end)
+{
+	pthread_mutex_lock(&d->lock);
+	d->dropped_ms = cfs_data_now_ms();
+	cfs_rangeset_del(&d->reread, off, end);
+	pthread_mutex_unlock(&d->lock);
+}
+
+void cfs_data_write_begin(struct cfs_data *d, uint64_t off, uint64_t end)
+{
+	if (!d->n_writing++) {
+		d->writing_off = UINT64_MAX;
+		d->writing_end = 0;
+	}
+	d->writing_off = cfs_min(d->writing_off, cfs_align_down(off, d->g->page_bytes));
+	d->writing_end = cfs_max(d->writing_end, page_end(d, end));
+}
+
+static bool being_written(const struct cfs_data *d, uint64_t off, uint64_t end)
+{
+	return d->n_writing && off < d->writing_end && end > d->writing_off;
+}
+
+/* the write waits for the server without a lease, and a recall must not wait for the pages of this read either */
+static void share_blocked_pages(struct cfs_data *d, uint64_t off, uint64_t end)
+{
+	if (!d->writers_blocked || (off >= d->blocked_off && end <= d->blocked_end))
+		return;
+	d->blocked_off = cfs_min(d->blocked_off, off);
+	d->blocked_end = cfs_max(d->blocked_end, end);
+	d->blocked_seq++;
+	pthread_cond_broadcast(&d->cond);
+}
+
+void cfs_data_read_begin(struct cfs_data *d, uint64_t off, uint64_t end)
+{
+	uint64_t until = cfs_data_now_ms() + OVERTAKE_MS, now, at = cfs_align_down(off, d->g->page_bytes);
+
+	/* of what is appended nothing was to be seen, and its place is not known */
+	while (being_written(d, off, end) && d->writing_end != UINT64_MAX && (now = cfs_data_now_ms()) < until) {
+		share_blocked_pages(d, at, page_end(d, end));
+		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
+	}
+	if (being_written(d, off, end) || lately(d->dropped_ms))
+		cfs_rangeset_add(&d->reread, at, d->reread.n < REREAD_MAX ? page_end(d, end) : UINT64_MAX);
+	if (end > cfs_align_down(d->size, d->g->page_bytes))
+		d->tail_read_ms = cfs_data_now_ms();
+}
+
+/*
+ * The pages that reads brought in are not those that the write holds locked (it locks what is not in the cache), unless the
+ * kernel had no room for them any more. Those, and those locked by reads that wait for a recall, which may wait for
+ * this write's own pages, go a moment later.
+ */
+static void drop(struct cfs_data *d, uint64_t off, uint64_t end)
+{
+	uint64_t until = cfs_data_now_ms() + DROP_MS, now;
+	struct cfs_data_inval *iv = cfs_data_inval_post(d, off, end);
+
+	while (iv && !iv->done && (now = cfs_data_now_ms()) < until)
+		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
+	if (iv)
+		cfs_data_inval_put(iv);
+	else
+		cfs_data_inval_later(d, off, end);
+}
+
+/* the first and last byte of what reads brought in of [off, end), which is forgotten; false: nothing */
+static bool take_reread(struct cfs_data *d, uint64_t *off, uint64_t *end)
+{
+	uint64_t first = UINT64_MAX, last = 0;
+	struct cfs_range r;
+
+	for (uint64_t pos = *off; cfs_rangeset_next(&d->reread, pos, &r) && r.off < *end; pos = r.end) {
+		first = cfs_min(first, cfs_max(r.off, *off));
+		last = cfs_min(r.end, *end);
+	}
+	cfs_rangeset_del(&d->reread, *off, *end);
+	*off = first;
+	*end = last;
+	return first < last;
+}
+
+void cfs_data_write_end(struct cfs_data *d, uint64_t off, uint64_t end, bool append)
+{
+	bool tail = append && lately(d->tail_read_ms), any = false;
+
+	CFS_ASSERT(d->n_writing > 0);
+	if (!--d->n_writing)
+		pthread_cond_broadcast(&d->cond);
+	off = cfs_align_down(off, d->g->page_bytes);
+	end = page_end(d, end);
+	if (off < end && !tail && d->reread.n)
+		any = take_reread(d, &off, &end);
+	if (!d->n_writing && !lately(d->dropped_ms))
+		cfs_rangeset_clear(&d->reread);
+	if (off < end && (tail || any))
+		drop(d, off, end);
+}
