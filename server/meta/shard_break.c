@@ -189,7 +189,8 @@ static int item_add(struct cfs_shard *s, struct shard_op *op, unsigned i, const 
 	it->flags = cfs_cpu_to_le32(cfs_le32_to_cpu(it->flags) | flags);
 	if ((flags & CFS_BRK_NAME) && item_name(to->brk, it, fb))
 		return -ENOMEM;
-	if (flags & CFS_BRK_DATA)
+	/* who holds it exclusively may flush before it answers that it is not open */
+	if ((flags & CFS_BRK_DATA) || ((flags & CFS_BRK_UNLINK) && l->mode == CFS_LEASE_EXCL))
 		item_data(s, to->brk);
 	return 0;
 }

@@ -153,7 +153,7 @@ struct shard_brk {
 	uint64_t sent_ns;
 	uint64_t stale_ns; /* unanswered beyond this, heartbeats renew nothing */
 	bool sent;	   /* on the present callback connection */
-	bool data;	   /* has an item with CFS_BRK_DATA */
+	bool data;	   /* its holder may flush before it answers */
 	uint64_t ask_ino;  /* not 0: an ASK */
 	uint32_t n;
 	uint32_t cur; /* while it is built: footprint item of the last one */
