@@ -33,7 +33,7 @@
 #define CFS_VERSION "0.1"
 #endif
 
-#define RING_ENTRIES	4096u
+#define RING_ENTRIES	1024u	/* it grows when it must */
 #define STOP_MAX_NS	(10 * CFS_NSEC_PER_SEC)
 #define BUSY_TRIES	60u		/* of 50 ms: for a target whose last server was killed */
 #define BUSY_PAUSE_US	50000u
@@ -366,14 +366,14 @@ static int open_targets(struct server *s)
 
 		if (!path)
 			continue;
-		rc = cfs_dev_block_open(s->loop, path, 0, &dev);
+		rc = cfs_dev_open(s->loop, path, 0, &dev);
 		/*
 		 * a server that was killed holds its target until the kernel has ended its requests
 		 */
 		for (unsigned tries = 0; rc == -EBUSY && tries < BUSY_TRIES && !want_stop;
 		     tries++) {
 			usleep(BUSY_PAUSE_US);
-			rc = cfs_dev_block_open(s->loop, path, 0, &dev);
+			rc = cfs_dev_open(s->loop, path, 0, &dev);
 		}
 		if (rc == -EBUSY)
 			return complain(s, "target %s is in use by another process", path);
@@ -412,7 +412,8 @@ static int start(struct server *s)
 	};
 	int rc;
 
-	rc = cfs_loop_create(RING_ENTRIES, &s->loop);
+	rc = cfs_dev_loop_create(RING_ENTRIES, (const char *const *)s->config.targets, CFS_NODE_TARGETS_MAX,
+				 &s->loop);
 	if (rc)
 		return complain(s, "cannot set up io_uring: %s%s", strerror(-rc),
 				rc == -EPERM || rc == -ENOSYS ?

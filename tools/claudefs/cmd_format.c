@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cmd_format.c - `claudefs format PATH`: make a regular file or block device a target. Refuses
- * what is in use or holds anything, unless --force says that it may be lost.
+ * cmd_format.c - `claudefs format PATH`: make a regular file, block device or NVMe namespace a target.
+ * Refuses what is in use, and what holds anything unless --force says that it may be lost. The name it
+ * prints for the configuration is one that stays: the kernel's numbers change from start to start.
  */
 #include "cmd.h"
 
 #include "dev/dev.h"
+#include "dev/holds.h"
+#include "dev/nvme.h"
 #include "ring/loop.h"
 #include "server/store/store.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -19,35 +24,19 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PROBE_BYTES (1u << 20)	/* how much of the beginning must be zeros to count as empty */
 #define SIZE_MIN (256 * CFS_MIB)
 
 static void usage(FILE *f)
 {
 	fputs("Usage: claudefs format [--size SIZE] [--force] [--cluster UUID] [--target-id N] PATH\n"
-	      "Makes PATH, a regular file or a block device, an empty ClaudeFS target.\n"
+	      "Makes PATH, a regular file, a block device or an NVMe namespace (nvme:NAME as `claudefs\n"
+	      "device ls` prints it, or /dev/ngXnY), an empty ClaudeFS target.\n"
 	      "  --size SIZE      create PATH as a sparse file of this size (K, M, G, T) if absent\n"
 	      "  --force          overwrite what PATH holds\n"
 	      "  --yes            accepted for scripts: there is no question to answer\n"
 	      "  --cluster UUID   join this cluster (default: a new one)\n"
 	      "  --target-id N    number of the target in its cluster (default 0)\n"
 	      "  --json           print the result as JSON\n", f);
-}
-
-/* 1: all zeros, 0: holds something, or -errno */
-static int looks_empty(struct cfs_dev *dev)
-{
-	size_t len = cfs_min((uint64_t)PROBE_BYTES, dev->info.size_bytes);
-	unsigned char *buf = aligned_alloc(4096, PROBE_BYTES);
-	int rc;
-
-	if (!buf)
-		return -ENOMEM;
-	rc = dev->ops->read_sync(dev, 0, buf, (uint32_t)len);
-	if (!rc)
-		rc = buf[0] == 0 && !memcmp(buf, buf + 1, len - 1);
-	free(buf);
-	return rc;
 }
 
 static int create_sparse(const char *path, uint64_t size)
@@ -65,20 +54,52 @@ static int create_sparse(const char *path, uint64_t size)
 	return rc;
 }
 
+/* the name for the configuration: by-id links of block devices, the namespace's own for NVMe */
+static void stable_name(const char *path, char *out, size_t len)
+{
+	static const char dir[] = "/dev/disk/by-id";
+	char real[PATH_MAX], link[PATH_MAX], target[PATH_MAX];
+	struct cfs_nvme_ns ns;
+	struct dirent *e;
+	DIR *d;
+
+	snprintf(out, len, "%s", path);
+	if (cfs_dev_is_nvme(path)) {
+		if (!cfs_nvme_identify(path, &ns))
+			snprintf(out, len, "%s", ns.name);
+		return;
+	}
+	if (!realpath(path, real))
+		return;
+	snprintf(out, len, "%s", real);
+	d = strncmp(real, "/dev/", 5) ? NULL : opendir(dir);
+	while (d && (e = readdir(d))) {
+		snprintf(link, sizeof(link), "%s/%s", dir, e->d_name);
+		/* wwn- and eui. names say most, but any stays */
+		if (e->d_name[0] != '.' && realpath(link, target) && !strcmp(target, real)) {
+			snprintf(out, len, "%s", link);
+			if (!strncmp(e->d_name, "wwn-", 4) || strstr(e->d_name, "eui."))
+				break;
+		}
+	}
+	if (d)
+		closedir(d);
+}
+
 static int format_dev(struct cfs_dev *dev, const char *path, struct cfs_format_params *p, bool force)
 {
-	char err[256] = "";
+	char err[256] = "", what[160];
 	int rc;
 
 	if (dev->info.size_bytes < SIZE_MIN)
 		return cmd_fail(CMD_FAIL, "format", "%s: too small (%llu bytes): a target needs %llu MiB",
 				path, (unsigned long long)dev->info.size_bytes,
 				(unsigned long long)(SIZE_MIN / CFS_MIB));
-	rc = force ? 1 : looks_empty(dev);
+	rc = force ? 0 : cfs_dev_holds(dev, what, sizeof(what));
 	if (rc < 0)
 		return cmd_fail(CMD_FAIL, "format", "%s: cannot read: %s", path, strerror(-rc));
-	if (!rc)
-		return cmd_fail(CMD_FAIL, "format", "%s is not empty: --force overwrites what it holds", path);
+	if (rc)
+		return cmd_fail(CMD_FAIL, "format", "%s holds %s: --force overwrites it", path, what);
 	rc = cfs_store_format(dev, p, err, sizeof(err));
 	if (rc)
 		return cmd_fail(CMD_FAIL, "format", "%s: %s", path, err[0] ? err : strerror(-rc));
@@ -98,7 +119,7 @@ int cmd_format(int argc, char **argv)
 	struct cfs_loop *loop = NULL;
 	struct cfs_dev *dev = NULL;
 	uint64_t size = 0, target = 0;
-	char uuid[37], human[32];
+	char uuid[37], human[32], name[PATH_MAX];
 	struct timespec now;
 	const char *path;
 	struct stat st;
@@ -141,7 +162,10 @@ int cmd_format(int argc, char **argv)
 	p.label_time_ns = (uint64_t)now.tv_sec * CFS_NSEC_PER_SEC + (uint64_t)now.tv_nsec;
 	p.target_id = (uint32_t)target;
 
-	if (stat(path, &st)) {
+	if (cfs_dev_is_nvme(path)) {
+		if (size)
+			return cmd_fail(CMD_USAGE, "format", "--size: %s has the size it has", path);
+	} else if (stat(path, &st)) {
 		if (errno != ENOENT)
 			return cmd_fail(CMD_FAIL, "format", "%s: %s", path, strerror(errno));
 		if (!size)
@@ -158,26 +182,28 @@ int cmd_format(int argc, char **argv)
 				cmd_human((uint64_t)st.st_size, human, sizeof(human)));
 	}
 
-	rc = cfs_loop_create(64, &loop);
+	rc = cfs_dev_loop_create(64, &path, 1, &loop);
 	if (rc) {
 		rc = cmd_fail(CMD_FAIL, "format", "io_uring: %s", strerror(-rc));
 		goto out;
 	}
-	rc = cfs_dev_block_open(loop, path, 0, &dev);
+	rc = cfs_dev_open(loop, path, 0, &dev);
 	if (rc) {
 		rc = cmd_fail(CMD_FAIL, "format", "%s: %s", path,
-			      rc == -EBUSY ? "is in use by another process" : strerror(-rc));
+			      rc == -EBUSY ? "is in use, mounted or held by another process" :
+			      rc == -ENODEV && cfs_dev_is_nvme(path) ? "no such NVMe namespace here" : strerror(-rc));
 		goto out;
 	}
 	rc = format_dev(dev, path, &p, force);
 	if (rc)
 		goto out;
 	cmd_print_uuid(uuid, p.cluster);
+	stable_name(path, name, sizeof(name));
 	if (json)
-		printf("{\"schema\":1,\"path\":\"%s\",\"cluster\":\"%s\",\"target\":%u,\"bytes\":%llu}\n", path, uuid,
-		       p.target_id, (unsigned long long)dev->info.size_bytes);
+		printf("{\"schema\":1,\"path\":\"%s\",\"name\":\"%s\",\"cluster\":\"%s\",\"target\":%u,\"bytes\":%llu}\n",
+		       path, name, uuid, p.target_id, (unsigned long long)dev->info.size_bytes);
 	else
-		printf("%s: target %u of cluster %s, %s\n", path, p.target_id, uuid,
+		printf("%s: target %u of cluster %s, %s\n", name, p.target_id, uuid,
 		       cmd_human(dev->info.size_bytes, human, sizeof(human)));
 out:
 	cfs_dev_close(dev);

@@ -91,7 +91,7 @@ static int check_targets(struct fsck *f, struct cfs_loop *loop)
 
 		if (!f->cfg.targets[i])
 			continue;
-		rc = cfs_dev_block_open(loop, f->cfg.targets[i], 0, &dev);
+		rc = cfs_dev_open(loop, f->cfg.targets[i], 0, &dev);
 		if (!rc)
 			rc = cfs_store_check(dev, on_store_finding, f, &c, err, sizeof(err));
 		cfs_dev_close(dev);
@@ -231,7 +231,7 @@ static int check_state(struct fsck *f, struct cfs_loop *loop)
 
 		if (!f->cfg.targets[i])
 			continue;
-		rc = cfs_dev_block_open(loop, f->cfg.targets[i], 0, &devs[i]);
+		rc = cfs_dev_open(loop, f->cfg.targets[i], 0, &devs[i]);
 		sp.dev = devs[i];
 		if (!rc)
 			rc = cfs_store_open(&sp, &stores[i], err, sizeof(err));
@@ -279,7 +279,7 @@ static int run(struct fsck *f)
 	struct cfs_loop *loop = NULL;
 	char err[512] = "";
 	uint64_t fixed_meta;
-	int rc = cfs_loop_create(256, &loop);
+	int rc = cfs_dev_loop_create(256, (const char *const *)f->cfg.targets, CFS_NODE_TARGETS_MAX, &loop);
 
 	if (rc)
 		return cmd_fail(FSCK_OPERATIONAL, "fsck", "io_uring: %s", strerror(-rc));

@@ -134,7 +134,7 @@ int fsck_node_run(struct cfs_loop *loop, const struct cfs_config *cfg, bool chec
 		if (!cfg->targets[i])
 			continue;
 		targets[p.n_targets].path = cfg->targets[i];
-		rc = cfs_dev_block_open(loop, cfg->targets[i], 0, &targets[p.n_targets].dev);
+		rc = cfs_dev_open(loop, cfg->targets[i], 0, &targets[p.n_targets].dev);
 		if (rc)
 			snprintf(err, errlen, "%s: %s", cfg->targets[i], strerror(-rc));
 		else

@@ -137,9 +137,19 @@ struct cfs_dev_ops {
 };
 #define CFS_DEV_OPS_VERSION 2u
 
+/* what happened since it was opened; back ends count what they can see */
+struct cfs_dev_stat {
+	uint64_t commands;	/* sent to the drive */
+	uint64_t retries;	/* sent again */
+	uint64_t reset_waits;	/* had to wait for a controller that was being reset */
+	uint64_t errors;	/* that reached the requester */
+	bool gone;		/* the device was removed: all requests fail with -ENODEV from now on */
+};
+
 struct cfs_dev {
 	const struct cfs_dev_ops *ops;
 	struct cfs_dev_info info;
+	struct cfs_dev_stat stat;
 };
 
 static inline int cfs_dev_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
@@ -158,6 +168,18 @@ int cfs_dev_check(const struct cfs_dev *dev, const struct cfs_dev_req *req);
 
 /** cfs_dev_can_atomic() - would a write of that place and length be all or nothing at a power cut? */
 bool cfs_dev_can_atomic(const struct cfs_dev_info *info, uint64_t offset, uint64_t len);
+
+/**
+ * cfs_dev_open() - open a target's device by the name its configuration gives.
+ * @name: a regular file, a block device, an NVMe namespace's character device (/dev/ngXnY) or stable name
+ * (nvme:..., see nvme.h); the latter two need a loop from cfs_dev_loop_create(), or go through the block layer
+ * @flags: CFS_DEV_F_READONLY, or those of cfs_dev_nvme_open(), which others ignore
+ * Return: as cfs_dev_block_open() and cfs_dev_nvme_open().
+ */
+int cfs_dev_open(struct cfs_loop *loop, const char *name, uint32_t flags, struct cfs_dev **ret_dev);
+bool cfs_dev_is_nvme(const char *name);
+/* a loop on which these devices can be opened: wide if one of them needs it and the kernel can. NULL names are skipped */
+int cfs_dev_loop_create(uint32_t entries, const char *const *names, unsigned n, struct cfs_loop **ret_loop);
 
 /**
  * cfs_dev_block_open() - open a regular file or block device with O_DIRECT on a loop's ring.
