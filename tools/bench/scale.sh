@@ -14,7 +14,7 @@ while getopts n: o; do
 	esac
 done
 [ "$(id -u)" = 0 ] || { echo "bench: needs root (mounts)" >&2; exit 1; }
-if [ -z "${BENCH_NS-}" ]; then BENCH_NS=1 exec unshare -m --propagation private "$0" -n "$files"; fi
+if [ -z "${BENCH_NS-}" ]; then BENCH_NS=1 exec unshare -m -n --propagation private "$0" -n "$files"; fi
 
 bin=${T_BIN:-build/release/bin}
 dir=$(mktemp -d "$PWD/build/scale.XXXXXX")
@@ -43,6 +43,7 @@ start() { # prints the seconds until it serves; sets $server
 mem() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
 figure() { "$bin/claudefs" status --json "$addr" | grep -o "\"$1\": *[0-9][0-9]*" | head -n 1 | grep -o '[0-9]*$'; }
 
+ip link set lo up
 mkdir "$dir"/{mnt,cache,state}
 "$bin/claudefs" format --size 64G "$dir/store.img" >"$dir/format.log"
 start
