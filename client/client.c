@@ -9,6 +9,7 @@
 #include "client/inode.h"
 #include "client/locks.h"
 #include "client/notify.h"
+#include "client/opstat.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -337,6 +338,8 @@ int cfs_client_create(const struct cfs_client_opts *o, struct cfs_client **ret_c
 	c->lease_ms = 10000;
 	rc = cfs_dcache_create(o->cache_entries, &c->breaks, &c->dcache);
 	if (!rc)
+		rc = cfs_opstat_create(&c->opstat);
+	if (!rc)
 		rc = cfs_inodes_create(c, &c->inodes);
 	if (!rc)
 		rc = cfs_notify_create(c, &c->notify);
@@ -385,6 +388,7 @@ void cfs_client_destroy(struct cfs_client *c)
 	CFS_ASSERT(cfs_list_empty(&c->threads));
 	cfs_orphans_destroy(c->orphans);
 	cfs_inodes_destroy(c->inodes);
+	cfs_opstat_destroy(c->opstat);
 	cfs_dcache_destroy(c->dcache);
 	cfs_client_map_free(c);
 	cfs_slots_destroy(&c->slots);

@@ -15,7 +15,6 @@
 #include "client/data.h"
 #include "client/dcache.h"
 #include "client/leasecheck.h"
-#include "client/pass.h"
 #include "client/rpc.h"
 #include "client/tiers.h"
 #include "rpc/codec.h"
@@ -35,6 +34,8 @@
 
 struct fuse_session;
 struct cfs_bpf_maps;
+struct cfs_observe;
+struct cfs_opstat;
 struct cfs_chan;
 struct cfs_jobs;
 struct cfs_notify;
@@ -65,6 +66,7 @@ struct cfs_thread {
 	void *req;			/* fuse_req_t being served, or NULL */
 	const void *in;			/* its bytes as they came from the kernel */
 	size_t in_len;
+	uint64_t took_ns;		/* when it was taken (observe.h); 0: it is counted */
 	struct cfs_chan *chan;		/* where its reply goes */
 	void *buf;			/* CFS_BODY_MAX bytes for replies, made at first use */
 	void *io_buf;			/* CFS_IO_MAX bytes, 4096-aligned, for READ */
@@ -216,8 +218,9 @@ struct cfs_client {
 	struct cfs_control *control;
 	struct cfs_bpf_maps *bpf_maps;	/* NULL: bpf_why says why; under lock, set while the mount answers */
 	char bpf_why[160];
+	struct cfs_observe *observe;	/* atomic; NULL before the mount answers, and in tests */
+	struct cfs_opstat *opstat;
 	struct cfs_tiers tiers;
-	struct cfs_pass_stats pass;
 	pthread_mutex_t pins_lock;
 	bool any_stale;			/* atomic */
 	struct cfs_stale_opener stale[CFS_PINS_MAX];

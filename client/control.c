@@ -3,10 +3,10 @@
 #include "client/control.h"
 
 #include "base/log.h"
-#include "client/bpf_maps.h"
 #include "client/client_i.h"
 #include "client/mount.h"
-#include "client/transport.h"
+#include "client/observe.h"
+#include "client/report.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -33,190 +33,10 @@ struct cfs_control {
 	pthread_t thread;
 };
 
-static const char *const fuse_names[CFS_FUSE_OPS_MAX] = {
-	[1] = "lookup", [2] = "forget", [3] = "getattr", [4] = "setattr", [5] = "readlink", [6] = "symlink", [8] = "mknod",
-	[9] = "mkdir", [10] = "unlink", [11] = "rmdir", [12] = "rename", [13] = "link", [14] = "open", [15] = "read",
-	[16] = "write", [17] = "statfs", [18] = "release", [20] = "fsync", [21] = "setxattr", [22] = "getxattr",
-	[23] = "listxattr", [24] = "removexattr", [25] = "flush", [26] = "init", [27] = "opendir", [28] = "readdir",
-	[29] = "releasedir", [30] = "fsyncdir", [31] = "getlk", [32] = "setlk", [33] = "setlkw", [34] = "access",
-	[35] = "create", [36] = "interrupt", [37] = "bmap", [38] = "destroy", [39] = "ioctl", [40] = "poll",
-	[42] = "batch_forget", [43] = "fallocate", [44] = "readdirplus", [45] = "rename2", [46] = "lseek",
-	[47] = "copy_file_range", [50] = "syncfs", [51] = "tmpfile", [52] = "statx", [53] = "copy_file_range_64",
-};
-
-static const char *const rpc_names[CFS_RPC_OPS_MAX] = {
-	[CFS_OP_MAP] = "map", [CFS_OP_LEASE_RETURN] = "lease_return", [CFS_OP_LOOKUP] = "lookup",
-	[CFS_OP_GETATTR] = "getattr", [CFS_OP_READDIR] = "readdir", [CFS_OP_READLINK] = "readlink",
-	[CFS_OP_GETXATTR] = "getxattr", [CFS_OP_LISTXATTR] = "listxattr", [CFS_OP_STATFS] = "statfs",
-	[CFS_OP_OPEN] = "open", [CFS_OP_EXTENTS] = "extents", [CFS_OP_SEEK] = "seek", [CFS_OP_GETLK] = "getlk",
-	[CFS_OP_SETATTR] = "setattr", [CFS_OP_MKNODE] = "mknode", [CFS_OP_LINK] = "link", [CFS_OP_UNLINK] = "unlink",
-	[CFS_OP_RENAME] = "rename", [CFS_OP_SETXATTR] = "setxattr", [CFS_OP_COMMIT] = "commit",
-	[CFS_OP_FALLOCATE] = "fallocate", [CFS_OP_COPY] = "copy", [CFS_OP_LOCK] = "lock",
-	[CFS_OP_RELEASE] = "release", [CFS_OP_OBJ_WRITE] = "obj_write", [CFS_OP_OBJ_READ] = "obj_read",
-};
-
-static void put(json_t *o, const char *key, uint64_t v)
-{
-	json_object_set_new(o, key, json_integer((json_int_t)v));
-}
-
-static json_t *counters(const uint64_t *v, const char *const *names, size_t n)
-{
-	json_t *o = json_object();
-	char name[24];
-
-	for (size_t i = 0; i < n; i++) {
-		uint64_t count = __atomic_load_n(&v[i], __ATOMIC_RELAXED);
-
-		if (!count)
-			continue;
-		snprintf(name, sizeof(name), "op_%zu", i);
-		put(o, names[i] ? names[i] : name, count);
-	}
-	return o;
-}
-
-static json_t *cache_state(struct cfs_client *c)
-{
-	json_t *o = json_object();
-	struct cfs_dcache_stat st;
-
-	cfs_dcache_stat(c->dcache, &st);
-	put(o, "directories", st.dirs);
-	put(o, "names", st.names);
-	put(o, "attributes", st.attrs);
-	put(o, "evictions", st.evictions);
-	put(o, "refused", st.refused);
-	put(o, "lookups_answered", c->n.dc_lookup);
-	put(o, "absent_answered", c->n.dc_negative);
-	put(o, "getattrs_answered", c->n.dc_getattr);
-	put(o, "xattrs_answered", c->n.dc_xattr);
-	return o;
-}
-
-static json_t *data_state(struct cfs_client *c)
-{
-	json_t *o = json_object();
-	struct cfs_data_stat st;
-
-	if (!cfs_has_data(c))
-		return o;
-	cfs_data_stat(c, &st);
-	put(o, "inodes", st.inodes);
-	put(o, "cached_bytes", st.cached_bytes);
-	put(o, "dirty_bytes", st.dirty_bytes);
-	put(o, "reads_cache", st.reads_cache);
-	put(o, "reads_net", st.reads_net);
-	put(o, "read_net_bytes", st.bytes_read_net);
-	put(o, "written_net_bytes", st.bytes_written_net);
-	put(o, "flushes", st.flushes);
-	put(o, "commits", st.commits);
-	put(o, "commit_items", st.commit_items);
-	return o;
-}
-
-static json_t *lease_state(struct cfs_client *c)
-{
-	json_t *o = json_object();
-
-	put(o, "breaks", c->n.breaks);
-	put(o, "break_items", c->n.break_items);
-	put(o, "asks", c->n.asks);
-	put(o, "reclaims", c->n.reclaims);
-	put(o, "inval_entry", c->n.inval_entry);
-	put(o, "inval_inode", c->n.inval_inode);
-	put(o, "inc_epoch", c->n.inc_epoch);
-	put(o, "inval_late", c->n.inval_late);
-	return o;
-}
-
-static void put_counter(void *arg, const char *name, uint64_t v)
-{
-	put(arg, name, v);
-}
-
-static json_t *tier_state(struct cfs_client *c)
-{
-	static const char *const wants[] = { [CFS_TIER_WANT_AUTO] = "auto", [CFS_TIER_WANT_ON] = "on",
-					     [CFS_TIER_WANT_OFF] = "off" };
-	json_t *all = json_object();
-
-	for (int i = 0; i < CFS_TIERS; i++) {
-		const struct cfs_tier_ops *ops = cfs_tier_ops(i);
-		json_t *o = json_object();
-		struct cfs_tier t;
-
-		cfs_tiers_get(c, i, &t);
-		json_object_set_new(o, "state", json_string(cfs_tier_state_name(t.state)));
-		if (i != CFS_TIER_PLAIN)
-			json_object_set_new(o, "option", json_string(wants[t.want]));
-		if (t.why[0])
-			json_object_set_new(o, "why", json_string(t.why));
-		if (ops->stat && t.state >= CFS_TIER_ON)
-			ops->stat(c, put_counter, o);
-		json_object_set_new(all, cfs_tier_name(i), o);
-	}
-	return all;
-}
-
-static json_t *bpf_state(struct cfs_control *k)
-{
-	json_t *o = json_object();
-	char path[PATH_MAX];
-
-	json_object_set_new(o, "why", json_string(k->c->bpf_why));
-	if (!k->c->bpf_maps)
-		return o;
-	cfs_bpf_maps_path(k->o->mountpoint, path, sizeof(path));
-	json_object_set_new(o, "tables", json_string(k->c->bpf_why[0] ? "" : path));
-	return o;
-}
-
-static json_t *state(struct cfs_control *k)
-{
-	static const char *const states[] = { "opening", "live", "lost", "closed" };
-	uint64_t now = cfs_boot_ns(), deadline;
-	struct cfs_transport_stat ts = { 0 };
-	struct cfs_client *c = k->c;
-	json_t *o = json_object(), *servers = json_array();
-
-	for (unsigned i = 0; i < c->n_servers; i++)
-		json_array_append_new(servers, json_string(c->nodes[i]));
-	json_object_set_new(o, "mountpoint", json_string(k->o->mountpoint));
-	put(o, "pid", (uint64_t)getpid());
-	json_object_set_new(o, "servers", servers);
-	json_object_set_new(o, "leader", json_string(c->nodes[__atomic_load_n(&c->leader, __ATOMIC_RELAXED)]));
-	json_object_set_new(o, "state", json_string(states[cfs_client_state(c)]));
-	put(o, "session", cfs_client_session(c));
-	put(o, "leader_epoch", __atomic_load_n(&c->leader_epoch, __ATOMIC_RELAXED));
-	put(o, "map_epoch", cfs_client_map_epoch(c));
-	put(o, "lease_ms", c->lease_ms);
-	deadline = __atomic_load_n(&c->deadline_ns, __ATOMIC_RELAXED);
-	put(o, "lease_left_ms", deadline > now ? (deadline - now) / CFS_NSEC_PER_MSEC : 0);
-	json_object_set_new(o, "caching", json_boolean(cfs_client_caching(c)));
-	json_object_set_new(o, "hard", json_boolean(!c->o.softerr));
-	if (c->transport)
-		cfs_transport_stat(c->transport, &ts);
-	put(o, "workers", ts.workers);
-	put(o, "workers_idle", ts.idle);
-	put(o, "overflowed", ts.overflowed);
-	json_object_set_new(o, "fuse", counters(c->n.fuse, fuse_names, CFS_FUSE_OPS_MAX));
-	json_object_set_new(o, "requests", counters(c->n.rpc, rpc_names, CFS_RPC_OPS_MAX));
-	put(o, "connects", c->n.reconnects);
-	put(o, "retries", c->n.retries);
-	put(o, "parked", c->n.parked);
-	put(o, "sessions_lost", c->n.sessions_lost);
-	json_object_set_new(o, "cache", cache_state(c));
-	json_object_set_new(o, "leases", lease_state(c));
-	json_object_set_new(o, "data", data_state(c));
-	json_object_set_new(o, "tiers", tier_state(c));
-	json_object_set_new(o, "bpf", bpf_state(k));
-	return o;
-}
-
 /* ---- verbs ---------------------------------------------------------------------------------- */
 struct request {
 	struct cfs_control *k;
+	int fd;
 	bool owner;			/* root, or who mounted */
 	unsigned argc;
 	char *argv[WORDS_MAX];		/* argv[0] is the verb */
@@ -236,7 +56,7 @@ static json_t *error(const char *fmt, ...)
 
 static json_t *do_status(const struct request *r)
 {
-	return state(r->k);
+	return cfs_report(r->k->c, r->k->o);
 }
 
 static json_t *do_tier(const struct request *r)
@@ -250,18 +70,53 @@ static json_t *do_tier(const struct request *r)
 		return error("only root and who mounted may switch tiers");
 	if (cfs_tiers_set(r->k->c, r->argv[1], on, err, sizeof(err)))
 		return error("%s", err);
-	return json_pack("{s:o}", "tiers", tier_state(r->k->c));
+	return json_pack("{s:o}", "tiers", cfs_report_tiers(r->k->c));
+}
+
+/* the connection lives on as an observer's: NULL */
+static json_t *observe(const struct request *r, const struct cfs_observe_want *want)
+{
+	int rc;
+
+	if (!r->owner)
+		return error("only root and who mounted may look at requests");
+	rc = cfs_observe_connect(r->k->c, r->fd, want);
+	if (rc == -EBUSY)
+		return error("too many look at this mount already");
+	return rc ? error("%s", strerror(-rc)) : NULL;
+}
+
+static json_t *do_top(const struct request *r)
+{
+	return observe(r, &(struct cfs_observe_want){ .trace = false });
+}
+
+static json_t *do_trace(const struct request *r)
+{
+	struct cfs_observe_want want = { .trace = true };
+	uint64_t pid, ino;
+	char *end[2];
+
+	if (r->argc != 3)
+		return error("usage: trace PID INODE (0: any)");
+	pid = strtoull(r->argv[1], &end[0], 10);
+	ino = strtoull(r->argv[2], &end[1], 10);
+	if (*end[0] || *end[1] || pid > INT32_MAX)
+		return error("trace: '%.32s %.32s' is not a process and an inode", r->argv[1], r->argv[2]);
+	want.pid = (uint32_t)pid;
+	want.ino = ino;
+	return observe(r, &want);
 }
 
 static const struct {
 	const char *name;
-	json_t *(*run)(const struct request *r);
-} verbs[] = { { "status", do_status }, { "tier", do_tier } };
+	json_t *(*run)(const struct request *r);	/* NULL: the connection is not ours any more */
+} verbs[] = { { "status", do_status }, { "tier", do_tier }, { "top", do_top }, { "trace", do_trace } };
 
 static json_t *obey(struct cfs_control *k, int fd, char *line)
 {
 	struct ucred cred = { .uid = (uid_t)-1 };
-	struct request r = { .k = k };
+	struct request r = { .k = k, .fd = fd };
 	socklen_t len = sizeof(cred);
 	char *save = NULL;
 
@@ -297,7 +152,8 @@ static void read_line(int fd, char *line, size_t max)
 	line[strcspn(line, "\n")] = 0;
 }
 
-static void answer(struct cfs_control *k, int fd)
+/* false: the connection has another owner now */
+static bool answer(struct cfs_control *k, int fd)
 {
 	char line[LINE_MAX_BYTES];
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
@@ -307,6 +163,8 @@ static void answer(struct cfs_control *k, int fd)
 
 	read_line(fd, line, sizeof(line));
 	doc = obey(k, fd, line);
+	if (!doc)
+		return false;
 	text = json_dumps(doc, JSON_COMPACT);
 	len = text ? strlen(text) : 0;
 	while (at < len && poll(&p, 1, ANSWER_MS) > 0) {
@@ -318,6 +176,7 @@ static void answer(struct cfs_control *k, int fd)
 	}
 	free(text);
 	json_decref(doc);
+	return true;
 }
 
 static void *control_main(void *arg)
@@ -337,8 +196,8 @@ static void *control_main(void *arg)
 		fd = accept4(k->fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0)
 			continue;
-		answer(k, fd);
-		close(fd);
+		if (answer(k, fd))
+			close(fd);
 	}
 	return NULL;
 }

@@ -570,6 +570,23 @@ int cfs_dcache_walk_dirs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t d
 	return walk_kind(dc, K_DIR, fn, arg);
 }
 
+void cfs_dcache_names_of(struct cfs_dcache *dc, const uint64_t *inos, unsigned n, cfs_dcache_named_fn fn, void *arg)
+{
+	for (unsigned i = 0; i < SHARDS; i++) {
+		struct cfs_list *pos;
+
+		pthread_mutex_lock(&dc->shards[i].lock);
+		cfs_list_for_each(pos, &dc->shards[i].lru) {
+			struct node *m = cfs_list_entry(pos, struct node, lru);
+
+			for (unsigned k = 0; k < n && m->kind == K_NAME; k++)
+				if (inos[k] && ((struct name_node *)m)->ino == inos[k])
+					fn(arg, k, m->key, ((struct name_node *)m)->name, m->name_len);
+		}
+		pthread_mutex_unlock(&dc->shards[i].lock);
+	}
+}
+
 unsigned cfs_dcache_evicted_dirs(struct cfs_dcache *dc, uint64_t now_ns, uint64_t *ret_dirs, unsigned max)
 {
 	unsigned n = 0, kept = 0, gone = 0;

@@ -63,6 +63,12 @@ int cfs_dcache_walk_attrs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t 
 /* all directories under a lease, for RECLAIM */
 int cfs_dcache_walk_dirs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t dir), void *arg);
 /*
+ * For people: names that inodes have, or had a moment ago; `which` is the index in inos (zeros are passed over). Looks at the whole
+ * cache; fn is called under a lock.
+ */
+typedef void (*cfs_dcache_named_fn)(void *arg, unsigned which, uint64_t dir, const char *name, size_t len);
+void cfs_dcache_names_of(struct cfs_dcache *dc, const uint64_t *inos, unsigned n, cfs_dcache_named_fn fn, void *arg);
+/*
  * Directories that fell out of the cache since the last call and whose names the kernel can no longer hold
  * at now_ns: their leases may be returned. At most max; returns how many.
  */

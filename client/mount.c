@@ -26,7 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -40,7 +39,6 @@
 #define CACHE_MAX	(16ull << 30)
 #define DIRTY_MAX	(1ull << 30)
 #define READ_AHEAD_KB	4096
-#define FDS_MAX		65536u
 
 struct mounted {
 	const struct cfs_mount_opts *o;
@@ -254,15 +252,14 @@ static int check_root(struct mounted *m)
 	return 0;
 }
 
-/* best effort: large sequential reads profit from more than the kernel's 128 KiB */
-static void raise_read_ahead(const char *mountpoint)
+int cfs_mount_device(const char *mountpoint, unsigned *ret_major, unsigned *ret_minor)
 {
-	char line[8192], path[96];
+	char line[8192];
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	unsigned major = 0, minor = 0, a, b;
 
 	if (!f)
-		return;
+		return -errno;
 	while (fgets(line, sizeof(line), f)) {
 		char where[PATH_MAX];
 
@@ -272,8 +269,24 @@ static void raise_read_ahead(const char *mountpoint)
 		}
 	}
 	fclose(f);
+	if (!major && !minor)
+		return -ENOENT;
+	*ret_major = major;
+	*ret_minor = minor;
+	return 0;
+}
+
+/* best effort: large sequential reads profit from more than the kernel's 128 KiB */
+static void raise_read_ahead(const char *mountpoint)
+{
+	unsigned major, minor;
+	char path[96];
+	FILE *f;
+
+	if (cfs_mount_device(mountpoint, &major, &minor))
+		return;
 	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major, minor);
-	f = minor || major ? fopen(path, "we") : NULL;
+	f = fopen(path, "we");
 	if (f) {
 		fprintf(f, "%d\n", READ_AHEAD_KB);
 		fclose(f);
@@ -281,18 +294,6 @@ static void raise_read_ahead(const char *mountpoint)
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
-/* cache files and connections need more than the usual 1024 */
-static void raise_fd_limit(void)
-{
-	struct rlimit r;
-
-	if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur >= FDS_MAX)
-		return;
-	r.rlim_cur = cfs_min(r.rlim_max, (rlim_t)FDS_MAX);
-	if (setrlimit(RLIMIT_NOFILE, &r))
-		cfs_warn("no more than %llu files can be open: %s", (unsigned long long)r.rlim_cur, strerror(errno));
-}
-
 static int set_up(struct mounted *m)
 {
 	sigset_t set;
@@ -304,7 +305,6 @@ static int set_up(struct mounted *m)
 	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by every thread: only the descriptor sees them */
 	signal(SIGPIPE, SIG_IGN);
-	raise_fd_limit();
 	m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (m->signal_fd < 0)
 		return fail(m, -errno, "signalfd: %s", strerror(errno));
@@ -375,6 +375,7 @@ static int tear_down(struct mounted *m)
 	if (c) {
 		watched = !pthread_create(&watch, NULL, end_watch, c);
 		cfs_control_stop(c->control);
+		cfs_observe_disconnect(c);
 		cfs_tiers_stop(c);
 		cfs_transport_destroy(c->transport);
 		c->transport = NULL;

@@ -54,6 +54,9 @@ int cfs_mount_parse_source(struct cfs_mount_opts *o, const char *text, char *err
  */
 int cfs_mount_main(const struct cfs_mount_opts *o);
 
+/* the device number of what is mounted last at a mount point that is spelled as mountinfo does. 0, -ENOENT, -errno */
+int cfs_mount_device(const char *mountpoint, unsigned *ret_major, unsigned *ret_minor);
+
 /**
  * cfs_mount_control_path() - the UNIX stream socket of the mount at `dir` (any spelling of its path): who sends it one line
  * (control.h), or ends his side, is sent one JSON document. Does not touch the mount itself, which might hang.

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "client/client_i.h"
+#include "client/observe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -113,6 +114,8 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 
 	if (out->unique) {
 		t = cfs_thread_self(c);
+		if (t->in && ((const struct fuse_in_header *)t->in)->unique == out->unique)
+			cfs_observe_done(t, out->error, out->len - sizeof(*out)); /* before anybody can know of the answer */
 		if (t->chan)
 			fd = t->chan->fd;
 	}
@@ -166,7 +169,9 @@ static void serve(struct cfs_transport *tr, struct cfs_chan *chan, char *bytes, 
 	t->chan = chan;
 	t->in = bytes;
 	t->in_len = len;
+	cfs_observe_took(t);
 	fuse_session_process_buf(tr->c->se, &buf);
+	cfs_observe_done(t, 0, 0);
 	t->chan = NULL;
 	t->in = NULL;
 	t->req = NULL;

@@ -63,7 +63,7 @@ inside() { # LIMIT WORK COMMAND...: runs it; WORK.rc and WORK.left say how it we
 	local limit=$1 note=$2 rc left='' before pins i others=
 	shift 2
 	[ "$T_ISOLATED" != net ] || ip link set lo up
-	[ -z "$T_ISOLATED" ] || mount -t bpf bpf /sys/fs/bpf 2>/dev/null # others' pins are not ours
+	[ -z "$T_ISOLATED" ] || mount -t bpf bpf /sys/fs/bpf 2>/dev/null # one of our own, where there is one at all
 	before=$(fuse_mounts) pins=$(bpf_pins)
 	cd "$T_DIR" || exit 1
 	ulimit -c 1000000

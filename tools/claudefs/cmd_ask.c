@@ -14,13 +14,11 @@
 
 #define TIMEOUT_S 5
 
-int cmd_ask_mount(const char *dir, const char *line, char *buf, uint32_t max, uint32_t *ret_len)
+int cmd_call_mount(const char *dir, const char *line, int *ret_fd)
 {
-	struct timeval tv = { .tv_sec = TIMEOUT_S };
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 	struct iovec iov[2] = { { (void *)(uintptr_t)line, strlen(line) }, { (void *)(uintptr_t)"\n", 1 } };
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
-	uint32_t got = 0;
 	int fd, rc;
 
 	rc = cfs_mount_control_path(dir, sa.sun_path, sizeof(sa.sun_path));
@@ -29,20 +27,33 @@ int cmd_ask_mount(const char *dir, const char *line, char *buf, uint32_t max, ui
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa))) {
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)))
 		rc = errno == ENOENT || errno == ECONNREFUSED ? -ENOTCONN : -errno;
-	} else if (sendmsg(fd, &msg, MSG_NOSIGNAL) < 0) {
+	else if (sendmsg(fd, &msg, MSG_NOSIGNAL) < 0)
 		rc = -errno;
-	} else {
-		ssize_t n;
-
-		while (got < max && (n = recv(fd, buf + got, max - got, 0)) > 0)
-			got += (uint32_t)n;
-		rc = got == max ? -EMSGSIZE : got ? 0 : -EPROTO;
-	}
-	close(fd);
-	if (!rc)
-		*ret_len = got;
+	if (rc)
+		close(fd);
+	else
+		*ret_fd = fd;
 	return rc;
+}
+
+int cmd_ask_mount(const char *dir, const char *line, char *buf, uint32_t max, uint32_t *ret_len)
+{
+	struct timeval tv = { .tv_sec = TIMEOUT_S };
+	uint32_t got = 0;
+	ssize_t n;
+	int fd, rc;
+
+	rc = cmd_call_mount(dir, line, &fd);
+	if (rc)
+		return rc;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	while (got < max && (n = recv(fd, buf + got, max - got, 0)) > 0)
+		got += (uint32_t)n;
+	close(fd);
+	if (got == max || !got)
+		return got ? -EMSGSIZE : -EPROTO;
+	*ret_len = got;
+	return 0;
 }
