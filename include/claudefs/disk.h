@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * disk.h - the on-disk format of a target, version 1.
+ * disk.h - the on-disk format of a target, version 2.
  *
  * A target is one device (block device or regular file), divided into blocks of 4096 bytes. Two
  * copies of the superblock live at fixed places, written in turn; the valid one with the higher
@@ -40,6 +40,24 @@
  * watermark (written at a clean close). POOL segments have been written from end to end and wait
  * to be a journal: overwriting written blocks spares a file system its own journal.
  *
+ * On a ZONED device (a bit in `incompat`) everything is written in the order of its blocks, and a
+ * zone is a segment; segment_bytes is the zones' capacity. The first CFS_DISK_ROOT_ZONES zones
+ * hold a log of superblocks, one after the other, each twice, with all votes in it: the newest
+ * valid one counts. When a zone of the log is full the next one in turn is reset and written;
+ * one that fails is passed over. Segments are the zones after those. They have no FREE or POOL
+ * header: a reset zone is free. The footer follows the summary at once, and the zone is
+ * finished; it is found just below the write pointer, or, in a full zone, by looking for it from
+ * the end. A zone in which something torn may lie is never continued. Zones that can not be
+ * reset any more and whose content has been moved are named in `retired`.
+ *
+ * A journal segment whose successor begins with first_seq = n counts only up to record n - 1:
+ * when a write fails, the records that were under way are written again into a new segment.
+ * Records flagged ATOMIC were one atomic write of the device: they are never torn, so a bad body
+ * behind a good header is damage even above every watermark.
+ *
+ * Version 1 had no zones and no flags; it is read, and becomes version 2 when first opened for
+ * writing.
+ *
  * All integers are little-endian. Unused bytes are zero. A reader refuses a superblock with
  * unknown bits in `incompat`, and opens read-only (for checking) with unknown bits in
  * `ro_compat`.
@@ -50,7 +68,9 @@
 #include <claudefs/types.h>
 #include <stddef.h>
 
-#define CFS_DISK_VERSION	1u
+#define CFS_DISK_VERSION	2u	/* of the superblock */
+#define CFS_DISK_VERSION_MIN	1u	/* can still be read */
+#define CFS_DISK_STRUCT_VERSION	1u	/* of everything else: did not change with the superblock's */
 #define CFS_DISK_BLOCK		4096u
 #define CFS_DISK_SB_OFF0	0ull
 #define CFS_DISK_SB_OFF1	65536ull
@@ -59,6 +79,9 @@
 #define CFS_DISK_SEG_OFF	(1ull << 20)	/* the first segment */
 #define CFS_DISK_SEG_MIN	(1u << 20)
 #define CFS_DISK_SEG_MAX	(64u << 20)
+#define CFS_DISK_ZONE_MAX	(2u << 30)	/* bytes of a zone */
+#define CFS_DISK_ROOT_ZONES	4u
+#define CFS_DISK_RETIRED	64u
 #define CFS_DISK_SEGMENTS_MIN	8u
 #define CFS_DISK_SEGMENTS_MAX	(1u << 24)
 #define CFS_DISK_SEG_HDR_BLOCKS	2u		/* the header and its copy */
@@ -69,30 +92,7 @@
 #define CFS_REC_MAGIC		0x43455243u		/* "CREC" */
 #define CFS_FOOT_MAGIC		0x544f4643u		/* "CFOT" */
 
-/* one block */
-struct cfs_disk_super {
-	cfs_le64 magic;
-	cfs_le32 version;
-	cfs_le32 state;		/* CFS_SUPER_* */
-	cfs_le64 seq;		/* grows with every superblock written */
-	uint8_t  cluster[16];	/* uuid */
-	cfs_le32 target_id;
-	cfs_le32 block_bytes;	/* CFS_DISK_BLOCK */
-	cfs_le64 compat, ro_compat, incompat;	/* feature bits; none are defined yet */
-	cfs_le64 label_time_ns;	/* of format, since 1970 */
-	cfs_le64 device_bytes;
-	cfs_le64 format_id;	/* another one after each format of the same device */
-	cfs_le64 epoch;		/* how many times the target has been opened for writing */
-	cfs_le32 segment_bytes;
-	cfs_le32 segments;
-	uint8_t  pad[3980];
-	cfs_le32 crc;		/* crc32c of the 4092 bytes before */
-};
-_Static_assert(sizeof(struct cfs_disk_super) == CFS_DISK_BLOCK, "cfs_disk_super");
-_Static_assert(offsetof(struct cfs_disk_super, crc) == 4092, "cfs_disk_super crc");
-#define CFS_SUPER_CLEAN		1u	/* closed in order: every open segment has a footer */
-
-/* at the start of a block; the rest is zero */
+/* at the start of a block, the rest is zero; or in the superblock of a zoned target */
 struct cfs_disk_vote {
 	cfs_le32 magic;
 	cfs_le32 version;
@@ -106,6 +106,37 @@ struct cfs_disk_vote {
 	cfs_le32 crc;		/* of the bytes before */
 };
 _Static_assert(sizeof(struct cfs_disk_vote) == 56, "cfs_disk_vote");
+
+/* one block */
+struct cfs_disk_super {
+	cfs_le64 magic;
+	cfs_le32 version;
+	cfs_le32 state;		/* CFS_SUPER_* */
+	cfs_le64 seq;		/* grows with every superblock written */
+	uint8_t  cluster[16];	/* uuid */
+	cfs_le32 target_id;
+	cfs_le32 block_bytes;	/* CFS_DISK_BLOCK */
+	cfs_le64 compat, ro_compat, incompat;	/* feature bits: CFS_INCOMPAT_* */
+	cfs_le64 label_time_ns;	/* of format, since 1970 */
+	cfs_le64 device_bytes;
+	cfs_le64 format_id;	/* another one after each format of the same device */
+	cfs_le64 epoch;		/* how many times the target has been opened for writing */
+	cfs_le32 segment_bytes;
+	cfs_le32 segments;
+	/* zoned targets, else 0 */
+	cfs_le64 zone_bytes;	/* from the start of a segment to that of the next */
+	cfs_le32 n_retired;
+	cfs_le32 pad1;
+	cfs_le32 retired[CFS_DISK_RETIRED];	/* segments that are never looked at again */
+	struct cfs_disk_vote votes[CFS_DISK_VOTE_GROUPS];	/* magic 0: no such group */
+	uint8_t  pad[124];
+	cfs_le32 crc;		/* crc32c of the 4092 bytes before */
+};
+_Static_assert(sizeof(struct cfs_disk_super) == CFS_DISK_BLOCK, "cfs_disk_super");
+_Static_assert(offsetof(struct cfs_disk_super, crc) == 4092, "cfs_disk_super crc");
+_Static_assert(offsetof(struct cfs_disk_super, zone_bytes) == 112, "cfs_disk_super zones");
+#define CFS_SUPER_CLEAN		1u	/* closed in order: every open segment has a footer */
+#define CFS_INCOMPAT_ZONED	1u
 
 enum cfs_seg_type { CFS_SEG_FREE = 1, CFS_SEG_DATA = 2, CFS_SEG_JOURNAL = 3, CFS_SEG_POOL = 4 };
 
@@ -137,12 +168,13 @@ enum cfs_rec_type {
 	CFS_REC_SNAPSHOT = 5,	/* body: struct cfs_disk_jsnap, manifest */
 	CFS_REC_MARK = 6,	/* no body */
 };
+#define CFS_RECF_ATOMIC	0x80u	/* beside the type: a journal record written all or nothing */
 
 /* the beginning of every record */
 struct cfs_disk_rec {
 	cfs_le32 magic;
 	uint8_t  version;
-	uint8_t  type;		/* enum cfs_rec_type */
+	uint8_t  type;		/* enum cfs_rec_type, CFS_RECF_* */
 	cfs_le16 hdr_len;	/* bytes of this structure and what follows it before the body */
 	cfs_le32 blocks;	/* of the whole record */
 	cfs_le32 owner;		/* Raft group of a journal record, else 0 */

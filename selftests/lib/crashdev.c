@@ -8,27 +8,39 @@
 
 #include "base/base.h"
 #include "base/hash.h"
+#include "dev/zones.h"
 
 #define TIMERS_MAX 64u
 #define SECTOR 512u
 #define NEVER UINT64_MAX
 
 struct logged {
+	enum cfs_dev_op op;
 	uint64_t off, len;
-	uint8_t *data; /* NULL: a flush */
+	uint8_t *data; /* of a write */
 	uint64_t submitted, completed; /* events */
-	bool durable;
+	bool durable, atomic, refused;
+};
+
+/* in the image, behind each zone's capacity */
+struct zone_mark {
+	uint64_t written;
+	uint64_t state;
 };
 
 struct pending {
 	struct cfs_dev_req *req;
 	uint64_t log; /* index, or NEVER */
+	int refused;
 };
 
 struct cfs_crashdev {
 	struct cfs_dev dev;
 	struct cfs_clock clock;
+	struct cfs_zone_geometry g; /* n_zones 0: it has none */
+	struct cfs_zones *zones;
 	uint8_t *initial, *bytes;
+	uint8_t *cached; /* what reads saw at the beginning, if the medium had less: cfs_crashdev_set_medium() */
 	struct pending *pending;
 	uint32_t n_pending, cap_pending;
 	struct logged *log;
@@ -37,8 +49,8 @@ struct cfs_crashdev {
 	uint32_t n_timers;
 	uint64_t now_ns, shuffle, random;
 	bool forget;
-	uint32_t fail_n[CFS_DEV_DISCARD + 1];
-	int fail_err[CFS_DEV_DISCARD + 1];
+	uint32_t fail_n[CFS_DEV_OPS];
+	int fail_err[CFS_DEV_OPS];
 };
 
 static struct cfs_crashdev *of(struct cfs_dev *dev)
@@ -54,7 +66,12 @@ static uint64_t next_random(uint64_t *s)
 
 /* ---- device ----------------------------------------------------------------------------- */
 
-static uint64_t log_add(struct cfs_crashdev *cd, uint64_t off, uint64_t len, bool flush,
+static bool writes(enum cfs_dev_op op)
+{
+	return op == CFS_DEV_WRITE || op == CFS_DEV_ZONE_APPEND;
+}
+
+static uint64_t log_add(struct cfs_crashdev *cd, enum cfs_dev_op op, uint64_t off, uint64_t len,
 			bool durable)
 {
 	struct logged *l;
@@ -67,38 +84,96 @@ static uint64_t log_add(struct cfs_crashdev *cd, uint64_t off, uint64_t len, boo
 		CFS_ASSERT(cd->log);
 	}
 	l = &cd->log[cd->n_log];
-	*l = (struct logged){ .off = off,
+	*l = (struct logged){ .op = op,
+			      .off = off,
 			      .len = len,
 			      .submitted = ++cd->events,
 			      .completed = NEVER,
-			      .durable = durable };
-	if (!flush) {
+			      .durable = durable,
+			      .atomic = cfs_dev_can_atomic(&cd->dev.info, off, len) };
+	if (writes(op)) {
 		l->data = malloc(len);
 		CFS_ASSERT(l->data);
 	}
 	return cd->n_log++;
 }
 
+/* ---- zones ------------------------------------------------------------------------------- */
+
+static struct zone_mark *mark_of(const struct cfs_crashdev *cd, uint8_t *image, uint64_t zone)
+{
+	return (void *)(image + zone * cd->g.zone_bytes + cd->g.zone_capacity);
+}
+
+static void mark_put(struct cfs_crashdev *cd, struct cfs_zones *zones, uint8_t *image, uint64_t zone)
+{
+	struct cfs_zone z;
+
+	CFS_ASSERT(cfs_zones_report(zones, zone * cd->g.zone_bytes, &z, 1) == 1);
+	*mark_of(cd, image, zone) =
+		(struct zone_mark){ cfs_zones_written(zones, (uint32_t)zone), z.state };
+}
+
+static struct cfs_zones *zones_from(struct cfs_crashdev *cd, uint8_t *image)
+{
+	struct cfs_zones *zones = NULL;
+
+	CFS_ASSERT(!cfs_zones_create(&cd->g, cd->dev.info.write_unit, &zones));
+	for (uint32_t i = 0; i < cd->g.n_zones; i++) {
+		const struct zone_mark *m = mark_of(cd, image, i);
+
+		if (m->state == CFS_ZONE_FULL)
+			cfs_zones_change(zones, CFS_DEV_ZONE_FINISH, i * cd->g.zone_bytes);
+		cfs_zones_cut(zones, i, m->written);
+		if (m->state > CFS_ZONE_FULL)
+			cfs_zones_fail(zones, i, (enum cfs_zone_state)m->state);
+	}
+	return zones;
+}
+
+void cfs_crashdev_zone_fail(struct cfs_crashdev *cd, uint32_t zone, enum cfs_zone_state state)
+{
+	cfs_zones_fail(cd->zones, zone, state);
+	mark_put(cd, cd->zones, cd->bytes, zone);
+}
+
+const struct cfs_zone_geometry *cfs_crashdev_zones(const struct cfs_crashdev *cd)
+{
+	return cd->zones ? &cd->g : NULL;
+}
+
+/* what the zones say to a request that is carried out; *at: where its bytes go */
+static int zone_step(struct cfs_crashdev *cd, enum cfs_dev_op op, uint64_t off, uint64_t len, bool ok,
+		     uint64_t *at)
+{
+	int rc = -EINVAL;
+
+	if (!cd->zones || op == CFS_DEV_READ || op == CFS_DEV_FLUSH)
+		return 0;
+	if (writes(op))
+		rc = cfs_zones_end(cd->zones, op, off, len, ok, at);
+	else if (op > CFS_DEV_DISCARD)
+		rc = ok ? cfs_zones_change(cd->zones, op, off) : 0;
+	mark_put(cd, cd->zones, cd->bytes, off / cd->g.zone_bytes);
+	return rc;
+}
+
+static int zone_begin(struct cfs_crashdev *cd, enum cfs_dev_op op, uint64_t off)
+{
+	return cd->zones && writes(op) ? cfs_zones_begin(cd->zones, op, off) : 0;
+}
+
+/* ---- requests ---------------------------------------------------------------------------- */
+
 static int cd_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 {
 	struct cfs_crashdev *cd = of(dev);
-	uint64_t log = NEVER, at = 0, total = 0;
+	uint64_t log = NEVER, at = 0;
 
-	CFS_ASSERT(req->op <= CFS_DEV_DISCARD && req->done);
-	if (req->op == CFS_DEV_READ || req->op == CFS_DEV_WRITE) {
-		CFS_ASSERT(req->iovcnt && req->iovcnt <= CFS_DEV_IOV_MAX);
-		for (uint32_t i = 0; i < req->iovcnt; i++) {
-			CFS_ASSERT(!((uintptr_t)req->iov[i].iov_base & (dev->info.mem_align - 1)));
-			total += req->iov[i].iov_len;
-		}
-		CFS_ASSERT(total == req->len);
-	}
-	CFS_ASSERT(!((req->offset | req->len) & (dev->info.write_unit - 1)));
-	CFS_ASSERT(req->offset + req->len <= dev->info.size_bytes);
-	if (req->op == CFS_DEV_WRITE || req->op == CFS_DEV_FLUSH)
-		log = log_add(cd, req->offset, req->len, req->op == CFS_DEV_FLUSH,
-			      req->flags & CFS_DEV_DURABLE);
-	if (req->op == CFS_DEV_WRITE) {
+	CFS_ASSERT(!cfs_dev_check(dev, req));
+	if (req->op != CFS_DEV_READ && req->op != CFS_DEV_DISCARD)
+		log = log_add(cd, req->op, req->offset, req->len, req->flags & CFS_DEV_DURABLE);
+	if (writes(req->op)) {
 		cd->writes++;
 		for (uint32_t i = 0; i < req->iovcnt && log != NEVER; i++) {
 			memcpy(cd->log[log].data + at, req->iov[i].iov_base, req->iov[i].iov_len);
@@ -110,57 +185,115 @@ static int cd_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 		cd->pending = realloc(cd->pending, cd->cap_pending * sizeof(*cd->pending));
 		CFS_ASSERT(cd->pending);
 	}
-	cd->pending[cd->n_pending++] = (struct pending){ req, log };
+	cd->pending[cd->n_pending++] =
+		(struct pending){ req, log, zone_begin(cd, req->op, req->offset) };
 	return 0;
+}
+
+/* what the device makes of it. 0, or the error */
+static int outcome(struct cfs_crashdev *cd, struct pending *p, uint64_t *at)
+{
+	const struct cfs_dev_req *req = p->req;
+	int rc = 0, zone = p->refused;
+
+	if (cd->fail_n[req->op]) {
+		cd->fail_n[req->op]--;
+		rc = cd->fail_err[req->op];
+	}
+	if (!zone)
+		zone = zone_step(cd, req->op, req->offset, req->len, !rc, at);
+	rc = rc ? rc : zone;
+	if (rc && p->log != NEVER && !cd->forget)
+		cd->log[p->log].refused = cd->zones; /* nothing of it has arrived */
+	return rc;
 }
 
 static void complete(struct cfs_crashdev *cd, struct pending p)
 {
 	struct cfs_dev_req *req = p.req;
-	uint64_t at = req->offset;
+	uint64_t at = req->offset, in = 0;
 
-	req->result = (int64_t)req->len;
-	if (cd->fail_n[req->op]) {
-		cd->fail_n[req->op]--;
-		req->result = cd->fail_err[req->op];
-	} else if (req->op == CFS_DEV_READ || req->op == CFS_DEV_WRITE) {
+	req->result = outcome(cd, &p, &at);
+	if (req->result) {
+		req->done(req);
+		return;
+	}
+	req->ret_offset = at;
+	if (req->op == CFS_DEV_READ || writes(req->op)) {
 		for (uint32_t i = 0; i < req->iovcnt; i++) {
-			uint64_t in = at - req->offset;
+			void *buf = req->iov[i].iov_base;
+			size_t len = req->iov[i].iov_len;
 
 			/* nobody may touch a buffer that is being written */
 			CFS_ASSERT(req->op == CFS_DEV_READ || p.log == NEVER || cd->forget ||
-				   !memcmp(cd->log[p.log].data + in, req->iov[i].iov_base,
-					   req->iov[i].iov_len));
-			if (req->op == CFS_DEV_READ)
-				memcpy(req->iov[i].iov_base, cd->bytes + at, req->iov[i].iov_len);
+				   !memcmp(cd->log[p.log].data + in, buf, len));
+			if (writes(req->op))
+				memcpy(cd->bytes + at, buf, len);
 			else
-				memcpy(cd->bytes + at, req->iov[i].iov_base, req->iov[i].iov_len);
-			at += req->iov[i].iov_len;
+				memcpy(buf, cd->bytes + at, len);
+			if (req->op == CFS_DEV_READ && cd->zones && !req->result)
+				req->result = cfs_zones_read(cd->zones, at, buf, len);
+			at += len;
+			in += len;
 		}
 	} else if (req->op == CFS_DEV_DISCARD) {
 		memset(cd->bytes + req->offset, 0xdc,
 		       req->len); /* anything may be there afterwards */
 	}
+	req->result = req->result ? req->result : (int64_t)req->len;
 	if (p.log != NEVER && req->result >= 0 && !cd->forget)
 		cd->log[p.log].completed = ++cd->events;
 	req->done(req);
 }
 
-static int cd_write_sync(struct cfs_dev *dev, uint64_t offset, const void *buf, uint32_t len)
+/* a blocking request: all at once */
+static int sync_op(struct cfs_crashdev *cd, enum cfs_dev_op op, uint64_t offset, const void *buf,
+		   uint32_t len)
 {
-	struct cfs_crashdev *cd = of(dev);
-	uint64_t log;
+	uint64_t log, at = offset;
+	int rc;
 
-	CFS_ASSERT(!((offset | len) & (dev->info.write_unit - 1)) &&
-		   offset + len <= dev->info.size_bytes);
-	log = log_add(cd, offset, len, false, true);
-	memcpy(cd->bytes + offset, buf, len);
+	CFS_ASSERT(!((offset | len) & (cd->dev.info.write_unit - 1)) &&
+		   offset + len <= cd->dev.info.size_bytes);
+	if (cd->fail_n[op]) {
+		cd->fail_n[op]--;
+		return cd->fail_err[op];
+	}
+	rc = zone_begin(cd, op, offset);
+	if (!rc)
+		rc = zone_step(cd, op, offset, len, true, &at);
+	if (rc)
+		return rc;
+	log = log_add(cd, op, offset, len, true);
+	if (writes(op))
+		memcpy(cd->bytes + offset, buf, len);
 	if (log != NEVER) {
-		memcpy(cd->log[log].data, buf, len);
+		if (writes(op))
+			memcpy(cd->log[log].data, buf, len);
 		cd->log[log].completed = ++cd->events;
 	}
-	cd->writes++;
+	cd->writes += writes(op);
 	return 0;
+}
+
+static int cd_write_sync(struct cfs_dev *dev, uint64_t offset, const void *buf, uint32_t len)
+{
+	return sync_op(of(dev), CFS_DEV_WRITE, offset, buf, len);
+}
+
+static int cd_zone_sync(struct cfs_dev *dev, enum cfs_dev_op op, uint64_t offset)
+{
+	return sync_op(of(dev), op, offset, NULL, 0);
+}
+
+static int cd_flush_sync(struct cfs_dev *dev)
+{
+	return sync_op(of(dev), CFS_DEV_FLUSH, 0, NULL, 0);
+}
+
+static int cd_zone_report(struct cfs_dev *dev, uint64_t offset, struct cfs_zone *zones, uint32_t n)
+{
+	return cfs_zones_report(of(dev)->zones, offset, zones, n);
 }
 
 static int cd_read_sync(struct cfs_dev *dev, uint64_t offset, void *buf, uint32_t len)
@@ -168,7 +301,7 @@ static int cd_read_sync(struct cfs_dev *dev, uint64_t offset, void *buf, uint32_
 	CFS_ASSERT(!((offset | len) & (dev->info.write_unit - 1)) &&
 		   offset + len <= dev->info.size_bytes);
 	memcpy(buf, of(dev)->bytes + offset, len);
-	return 0;
+	return of(dev)->zones ? cfs_zones_read(of(dev)->zones, offset, buf, len) : 0;
 }
 
 static void cd_close(struct cfs_dev *dev)
@@ -182,6 +315,9 @@ static const struct cfs_dev_ops cd_ops = {
 	.submit = cd_submit,
 	.write_sync = cd_write_sync,
 	.read_sync = cd_read_sync,
+	.zone_report = cd_zone_report,
+	.zone_sync = cd_zone_sync,
+	.flush_sync = cd_flush_sync,
 	.close = cd_close,
 };
 
@@ -304,6 +440,18 @@ struct cfs_crashdev *cfs_crashdev_create(uint64_t size_bytes, const uint8_t *ima
 	return cd;
 }
 
+struct cfs_crashdev *cfs_crashdev_create_zoned(const struct cfs_zone_geometry *g, const uint8_t *image,
+					       uint64_t seed)
+{
+	struct cfs_crashdev *cd = cfs_crashdev_create(g->zone_bytes * g->n_zones, image, seed);
+
+	CFS_ASSERT(g->zone_bytes - g->zone_capacity >= sizeof(struct zone_mark));
+	cd->g = *g;
+	cd->zones = zones_from(cd, cd->bytes);
+	cfs_zones_info(cd->zones, &cd->dev.info);
+	return cd;
+}
+
 static void log_free(struct cfs_crashdev *cd)
 {
 	for (uint64_t i = 0; i < cd->n_log; i++)
@@ -318,8 +466,10 @@ void cfs_crashdev_destroy(struct cfs_crashdev *cd)
 	if (!cd)
 		return;
 	log_free(cd);
+	cfs_zones_destroy(cd->zones);
 	free(cd->pending);
 	free(cd->initial);
+	free(cd->cached);
 	free(cd->bytes);
 	free(cd);
 }
@@ -332,6 +482,9 @@ void cfs_crashdev_forget(struct cfs_crashdev *cd)
 
 void cfs_crashdev_set_medium(struct cfs_crashdev *cd, const uint8_t *image)
 {
+	cd->cached = malloc(cd->dev.info.size_bytes);
+	CFS_ASSERT(cd->cached);
+	memcpy(cd->cached, cd->initial, cd->dev.info.size_bytes);
 	memcpy(cd->initial, image, cd->dev.info.size_bytes);
 }
 
@@ -357,7 +510,7 @@ uint8_t *cfs_crashdev_bytes(struct cfs_crashdev *cd)
 
 void cfs_crashdev_fail(struct cfs_crashdev *cd, enum cfs_dev_op op, uint32_t n, int err)
 {
-	CFS_ASSERT(op <= CFS_DEV_DISCARD && err < 0);
+	CFS_ASSERT(op < CFS_DEV_OPS && err < 0);
 	cd->fail_n[op] = n;
 	cd->fail_err[op] = err;
 }
@@ -387,36 +540,113 @@ static bool is_durable(const struct cfs_crashdev *cd, uint64_t i, uint64_t when)
 	if (l->durable)
 		return true;
 	for (uint64_t k = i + 1; k < cd->n_log && cd->log[k].submitted <= when; k++)
-		if (!cd->log[k].data && cd->log[k].completed <= when &&
+		if (cd->log[k].op == CFS_DEV_FLUSH && cd->log[k].completed <= when &&
 		    cd->log[k].submitted > l->completed)
 			return true;
 	return false;
 }
 
-void cfs_crashdev_image(const struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode,
+/* sectors of one write that has not become durable */
+static void tear(const struct logged *l, uint64_t luck, uint64_t *rnd,
+		 uint8_t *out)
+{
+	/* often a beginning, sometimes any sectors */
+	uint64_t cut = next_random(rnd) % (l->len / SECTOR + 1);
+
+	if (l->atomic) {
+		if (luck & 2)
+			memcpy(out + l->off, l->data, l->len);
+		return;
+	}
+	for (uint64_t s = 0; s < l->len / SECTOR; s++)
+		if (luck & 1 ? s < cut : next_random(rnd) & 1)
+			memcpy(out + l->off + s * SECTOR, l->data + s * SECTOR, SECTOR);
+}
+
+/* what is left of one zone: all that was durable, and a beginning of what followed */
+static void zone_image(struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode, uint64_t *rnd,
+		       uint32_t zone, uint8_t *out)
+{
+	const uint64_t start = zone * cd->g.zone_bytes;
+	struct zone_mark *m = mark_of(cd, out, zone);
+	uint64_t firm = m->written, at = firm, since = 0, cut;
+	bool full = m->state == CFS_ZONE_FULL;
+
+	for (uint64_t i = 0; i < cd->n_log && cd->log[i].submitted <= when; i++) {
+		const struct logged *l = &cd->log[i];
+		bool done = l->completed <= when;
+
+		if (l->op == CFS_DEV_FLUSH || l->refused || l->off / cd->g.zone_bytes != zone)
+			continue;
+		if (l->data) {
+			memcpy(out + l->off, l->data, l->len);
+			at = l->off + l->len - start;
+			firm = is_durable(cd, i, when) ? at : firm;
+			continue;
+		}
+		if (!done && (mode == CFS_CRASH_NONE || (mode != CFS_CRASH_ALL && next_random(rnd) & 1)))
+			continue;
+		full = l->op == CFS_DEV_ZONE_FINISH;
+		if (l->op == CFS_DEV_ZONE_RESET) {
+			firm = at = 0;
+			since = i;
+		}
+	}
+	cut = mode == CFS_CRASH_NONE ? firm :
+	      mode == CFS_CRASH_ALL  ? at :
+				       firm + next_random(rnd) % ((at - firm) / SECTOR + 1) * SECTOR;
+	/* the cut falls between requests, or in none that is atomic */
+	for (uint64_t i = since; i < cd->n_log && cd->log[i].submitted <= when; i++) {
+		const struct logged *l = &cd->log[i];
+
+		if (l->data && !l->refused && l->off / cd->g.zone_bytes == zone && l->off - start >= firm &&
+		    l->off - start < cut && cut < l->off - start + l->len &&
+		    (mode == CFS_CRASH_SUBSET || l->atomic))
+			cut = l->off - start;
+	}
+	if (m->state > CFS_ZONE_FULL)
+		return;
+	*m = (struct zone_mark){ cut, full || cut == cd->g.zone_capacity ? CFS_ZONE_FULL :
+				      cut				  ? CFS_ZONE_CLOSED :
+									    CFS_ZONE_EMPTY };
+}
+
+/*
+ * Zones whose last bytes were only in the cache at the beginning: there for good once a flush has completed. Until
+ * then the write pointer hides them, unless something durable follows in the same zone.
+ */
+static void cached_image(struct cfs_crashdev *cd, uint64_t when, uint8_t *out)
+{
+	bool flushed = false;
+
+	for (uint64_t i = 0; i < cd->n_log; i++)
+		flushed |= cd->log[i].op == CFS_DEV_FLUSH && cd->log[i].completed <= when;
+	memcpy(out, cd->cached, cd->dev.info.size_bytes);
+	for (uint32_t z = 0; z < cd->g.n_zones && !flushed; z++)
+		*mark_of(cd, out, z) = *mark_of(cd, cd->initial, z);
+}
+
+void cfs_crashdev_image(struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode,
 			uint64_t seed, uint8_t *out)
 {
 	uint64_t rnd = seed;
 
 	CFS_ASSERT(!cd->forget);
 	memcpy(out, cd->initial, cd->dev.info.size_bytes);
-	for (uint64_t i = 0; i < cd->n_log && cd->log[i].submitted <= when; i++) {
+	if (cd->zones && cd->cached)
+		cached_image(cd, when, out);
+	for (uint32_t z = 0; z < cd->g.n_zones; z++)
+		zone_image(cd, when, mode, &rnd, z, out);
+	for (uint64_t i = 0; i < cd->n_log && cd->log[i].submitted <= when && !cd->zones; i++) {
 		const struct logged *l = &cd->log[i];
 		uint64_t luck = next_random(&rnd);
 
 		if (!l->data)
 			continue;
 		if (is_durable(cd, i, when) || mode == CFS_CRASH_ALL ||
-		    (mode == CFS_CRASH_SUBSET && luck & 1)) {
+		    (mode == CFS_CRASH_SUBSET && luck & 1))
 			memcpy(out + l->off, l->data, l->len);
-		} else if (mode == CFS_CRASH_TORN) {
-			/* often a beginning, sometimes any sectors */
-			uint64_t cut = next_random(&rnd) % (l->len / SECTOR + 1);
-
-			for (uint64_t s = 0; s < l->len / SECTOR; s++)
-				if (luck & 1 ? s < cut : next_random(&rnd) & 1)
-					memcpy(out + l->off + s * SECTOR, l->data + s * SECTOR,
-					       SECTOR);
-		}
+		else if (mode == CFS_CRASH_TORN)
+			tear(l, luck, &rnd, out);
 	}
 }

@@ -5,6 +5,10 @@
  *
  * Requests complete from cfs_crashdev_turn(), in order or shuffled by a seed. Virtual time: a turn
  * without anything to complete jumps to the next timer. Nothing here blocks; one thread.
+ *
+ * A write is torn at sectors of 512 bytes unless the device promises that it is not (info.atomic_unit, which a
+ * test may set). With zones, what a cut leaves of a zone is a beginning of what was written to it; the
+ * state of each zone stands in the image, behind the zone's capacity, where nobody can write.
  */
 #ifndef CFS_SELFTESTS_LIB_CRASHDEV_H
 #define CFS_SELFTESTS_LIB_CRASHDEV_H
@@ -16,6 +20,12 @@ struct cfs_crashdev;
 
 /* @image: initial bytes (copied), NULL: zeros. @seed: 0 completes in order, else shuffled */
 struct cfs_crashdev *cfs_crashdev_create(uint64_t size_bytes, const uint8_t *image, uint64_t seed);
+/* the same with zones, whose size exceeds their capacity by 4096 bytes at least */
+struct cfs_crashdev *cfs_crashdev_create_zoned(const struct cfs_zone_geometry *g, const uint8_t *image,
+					       uint64_t seed);
+/* NULL: it has none */
+const struct cfs_zone_geometry *cfs_crashdev_zones(const struct cfs_crashdev *cd);
+void cfs_crashdev_zone_fail(struct cfs_crashdev *cd, uint32_t zone, enum cfs_zone_state state);
 /* requests that are pending are forgotten */
 void cfs_crashdev_destroy(struct cfs_crashdev *cd);
 struct cfs_dev *cfs_crashdev_dev(struct cfs_crashdev *cd);
@@ -54,7 +64,7 @@ enum cfs_crash_mode {
 	CFS_CRASH_MODES,
 };
 /* what the medium holds if power fails after event `when`; out has the device's size */
-void cfs_crashdev_image(const struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode,
+void cfs_crashdev_image(struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode,
 			uint64_t seed, uint8_t *out);
 
 #endif

@@ -40,6 +40,7 @@ static const char *type_name(uint8_t type)
 					     "summary", "journal record", "snapshot record",
 					     "mark" };
 
+	type &= (uint8_t)~CFS_RECF_ATOMIC;
 	return names[type < CFS_ARRAY_SIZE(names) ? type : 0];
 }
 
@@ -79,6 +80,15 @@ static void compare_summary(struct check *c, uint32_t seg, const struct cfs_disk
 		    objects - listed);
 }
 
+/* a zone that a cut ended may hold something torn before its summary, which does not name it */
+static bool in_summary(const struct cfs_disk_ent *ents, uint32_t n, uint32_t block)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (ents[i].type == CFS_ENT_OBJECT && cfs_le32_to_cpu(ents[i].block) == block)
+			return true;
+	return false;
+}
+
 static void check_data(struct check *c, uint32_t seg)
 {
 	struct cfs_seg_id id = cfs_seg_ident(&c->st, seg);
@@ -89,7 +99,7 @@ static void check_data(struct check *c, uint32_t seg)
 	bool sealed;
 	int rc;
 
-	rc = cfs_scan_summary(&c->sc, &id, seg, &foot, &ents, &n, &sum_blocks);
+	rc = cfs_scan_summary(&c->sc, &id, seg, c->st.zoned, &foot, &ents, &n, &sum_blocks);
 	sealed = cfs_le16_to_cpu(foot.flags) & CFS_FOOT_SEALED;
 	if (!rc)
 		end = cfs_le32_to_cpu(foot.end_block);
@@ -102,7 +112,8 @@ static void check_data(struct check *c, uint32_t seg)
 	}
 	for (uint32_t i = 0; i < list.n; i++) {
 		const struct cfs_scan_rec *r = &list.rec[i];
-		bool acked = r->block < end || sealed || r->block < list.durable;
+		bool acked = r->block < list.durable ||
+			     (c->st.zoned ? in_summary(ents, n, r->block) : r->block < end || sealed);
 		const struct cfs_disk_rec *rec;
 		char name[40] = "";
 		int bad;
@@ -143,7 +154,7 @@ static void check_journal(struct check *c, uint32_t seg)
 	uint32_t at = CFS_DISK_SEG_HDR_BLOCKS;
 	const struct cfs_disk_rec *rec;
 
-	while (at < id.seg_blocks) {
+	while (at < c->sc.end) {
 		uint32_t blocks;
 
 		rec = cfs_scan_get(&c->sc, at, 1);
@@ -160,7 +171,7 @@ static void check_journal(struct check *c, uint32_t seg)
 		at += blocks;
 		seq++;
 	}
-	for (uint32_t i = at; i < id.seg_blocks; i++) {
+	for (uint32_t i = at; i < c->sc.end; i++) {
 		rec = cfs_scan_get(&c->sc, i, 1);
 		if (rec && cfs_rec_check(rec, &id, i))
 			durable = cfs_max(durable, cfs_le64_to_cpu(rec->durable));
@@ -176,9 +187,14 @@ static void check_segment(struct check *c, uint32_t seg, uint8_t *buf)
 	struct cfs_seg *s = &c->st.segs[seg];
 	struct cfs_disk_seg hdr = { 0 };
 	bool ok[2], damaged[2];
-	int rc = c->sc.dev->ops->read_sync(c->sc.dev, cfs_seg_off(&c->st, seg, 0), buf,
-					   CFS_DISK_SEG_HDR_BLOCKS * BLK);
+	int rc;
 
+	if (s->flags & CFS_SF_DEAD)
+		say(c, true, seg, 0, s->end ? "the zone is read-only" : "the zone is offline");
+	if (!s->end || s->state == CFS_SS_BAD)
+		return; /* empty, offline, or retired */
+	rc = c->sc.dev->ops->read_sync(c->sc.dev, cfs_seg_off(&c->st, seg, 0), buf,
+				       CFS_DISK_SEG_HDR_BLOCKS * BLK);
 	if (rc) {
 		say(c, true, seg, 0, "the headers cannot be read: %s", strerror(-rc));
 		return;
@@ -200,7 +216,7 @@ static void check_segment(struct check *c, uint32_t seg, uint8_t *buf)
 	s->salt = cfs_le64_to_cpu(hdr.salt);
 	s->owner = cfs_le32_to_cpu(hdr.owner);
 	s->first_seq = cfs_le64_to_cpu(hdr.first_seq);
-	cfs_scan_segment(&c->sc, cfs_seg_off(&c->st, seg, 0), c->st.seg_blocks);
+	cfs_scan_segment(&c->sc, &c->st, seg);
 	c->out->segments_used++;
 	if (hdr.type == CFS_SEG_DATA)
 		check_data(c, seg);
@@ -229,17 +245,18 @@ int cfs_store_check(struct cfs_dev *dev,
 	c->out = ret;
 	rc = cfs_scan_init(&c->sc, dev);
 	if (!rc)
-		rc = cfs_super_load(dev, &st->sb, errbuf, errlen);
+		rc = cfs_super_load(&st->root, dev, &st->sb, errbuf, errlen);
 	if (rc)
 		goto out;
 	st->dev = dev;
-	st->seg_bytes = cfs_le32_to_cpu(st->sb.segment_bytes);
-	st->seg_blocks = st->seg_bytes / BLK;
-	st->n_segs = cfs_le32_to_cpu(st->sb.segments);
-	st->format_id = cfs_le64_to_cpu(st->sb.format_id);
+	cfs_store_geometry(st);
 	c->clean = cfs_le32_to_cpu(st->sb.state) & CFS_SUPER_CLEAN;
-	for (uint32_t i = 0; i < 2; i++) {
-		rc = dev->ops->read_sync(dev, offs[i], buf, sizeof(st->sb));
+	for (uint32_t i = 0; i < 2 && st->root.wp != UINT64_MAX; i++) {
+		/* of a zoned target the two copies of the newest */
+		uint64_t at = st->root.zone * st->seg_stride + cfs_align_down(st->root.wp, BLK) -
+			      (2 - i) * (uint64_t)BLK;
+
+		rc = dev->ops->read_sync(dev, st->zoned ? at : offs[i], buf, sizeof(st->sb));
 		if (!rc)
 			rc = cfs_super_check((void *)buf);
 		if (rc)
@@ -253,6 +270,13 @@ int cfs_store_check(struct cfs_dev *dev,
 	st->segs = rc ? NULL : calloc(st->n_segs, sizeof(*st->segs));
 	if (!st->segs) {
 		rc = rc ? rc : -ENOMEM;
+		goto out;
+	}
+	for (uint32_t i = 0; i < st->n_segs; i++)
+		st->segs[i].end = st->seg_blocks;
+	rc = st->zoned ? cfs_zones_load(st) : 0;
+	if (rc) {
+		snprintf(errbuf, errlen, "the zones can not be listed: %s", strerror(-rc));
 		goto out;
 	}
 	for (uint32_t i = 0; i < st->n_segs; i++)

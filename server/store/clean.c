@@ -77,9 +77,9 @@ static uint32_t pick(const struct cfs_store *st, bool hurry)
 		const struct cfs_seg *s = &st->segs[i];
 		uint32_t dead;
 
-		if (s->state != CFS_SS_SEALED || !s->sum_block || cfs_seg_kept(s))
+		if (s->state != CFS_SS_SEALED || !cfs_seg_listed(s) || cfs_seg_kept(s))
 			continue;
-		if (s->flags & CFS_SF_DUP)
+		if (s->flags & (CFS_SF_DUP | CFS_SF_MOVE))
 			return i;
 		dead = cfs_seg_dead(st, s);
 		if (!s->live && !s->tombs)
@@ -198,6 +198,14 @@ static void begin(struct cfs_store *st)
 	c->rot = false;
 	if (!s->live && !s->tombs && !(s->flags & CFS_SF_DUP)) {
 		c->state = CFS_CL_READERS;
+		step(st);
+		return;
+	}
+	if (s->ents) {
+		c->ents = s->ents;
+		c->n_ents = s->n_ents;
+		c->pos = 0;
+		c->state = CFS_CL_COPY;
 		step(st);
 		return;
 	}
@@ -523,7 +531,7 @@ static void free_written(struct cfs_seg_io *io, int err)
 		cfs_seg_keep(st, c->victim,
 			     true); /* its header is unknown now, until the next start */
 		give_up(st, ERROR_NS);
-	} else if (s->flags & CFS_SF_FILLED) {
+	} else if (st->zoned || s->flags & CFS_SF_FILLED) {
 		freed(st);
 	} else {
 		/* the header stays; nobody gets the segment before the discard is over */
@@ -555,10 +563,11 @@ static void free_victim(struct cfs_store *st)
 	}
 	if (s->readers)
 		return; /* the last one kicks us */
-	for (uint32_t i = 0; i < st->n_segs; i++)
+	for (uint32_t i = 0; i < st->n_segs && !st->zoned; i++)
 		warm += st->segs[i].state == CFS_SS_FREE && st->segs[i].flags & CFS_SF_FILLED;
-	s->flags =
-		(uint8_t)(warm < WARM_MAX ? s->flags | CFS_SF_FILLED : s->flags & ~CFS_SF_FILLED);
+	if (!st->zoned)
+		s->flags = (uint8_t)(warm < WARM_MAX ? s->flags | CFS_SF_FILLED :
+						       s->flags & ~CFS_SF_FILLED);
 	c->state = CFS_CL_FREE;
 	cfs_seg_hdr_write(st, &c->hdr, c->victim, CFS_SEG_FREE, free_written);
 }

@@ -29,23 +29,36 @@ bool cfs_bytes_zero(const void *p, size_t len)
 	return !len || (!b[0] && !memcmp(b, b + 1, len - 1));
 }
 
+static bool geometry_ok(const struct cfs_disk_super *sb)
+{
+	uint64_t dev_bytes = cfs_le64_to_cpu(sb->device_bytes);
+	uint32_t seg_bytes = cfs_le32_to_cpu(sb->segment_bytes), n = cfs_le32_to_cpu(sb->segments);
+	uint64_t zone = cfs_le64_to_cpu(sb->zone_bytes);
+
+	if (cfs_le32_to_cpu(sb->block_bytes) != CFS_DISK_BLOCK || seg_bytes < CFS_DISK_SEG_MIN ||
+	    n < CFS_DISK_SEGMENTS_MIN || n >= CFS_DISK_SEGMENTS_MAX)
+		return false;
+	if (sb->incompat)
+		return zone <= CFS_DISK_ZONE_MAX && seg_bytes <= zone &&
+		       !(seg_bytes % CFS_DISK_BLOCK) && !(zone % CFS_DISK_BLOCK) &&
+		       n + CFS_DISK_ROOT_ZONES <= dev_bytes / zone &&
+		       cfs_le32_to_cpu(sb->n_retired) <= CFS_DISK_RETIRED;
+	return !zone && seg_bytes <= CFS_DISK_SEG_MAX && !(seg_bytes & (seg_bytes - 1)) &&
+	       dev_bytes >= CFS_DISK_SEG_OFF && n <= (dev_bytes - CFS_DISK_SEG_OFF) / seg_bytes;
+}
+
 int cfs_super_check(const struct cfs_disk_super *sb)
 {
-	uint32_t seg_bytes = cfs_le32_to_cpu(sb->segment_bytes), n = cfs_le32_to_cpu(sb->segments);
-	uint64_t dev_bytes = cfs_le64_to_cpu(sb->device_bytes);
+	uint32_t version = cfs_le32_to_cpu(sb->version);
 
 	if (cfs_le64_to_cpu(sb->magic) != CFS_SUPER_MAGIC)
 		return -EMEDIUMTYPE;
 	if (!cfs_disk_crc_ok(sb, sizeof(*sb)))
 		return -EUCLEAN;
-	if (cfs_le32_to_cpu(sb->version) != CFS_DISK_VERSION || sb->incompat)
+	if (version < CFS_DISK_VERSION_MIN || version > CFS_DISK_VERSION ||
+	    cfs_le64_to_cpu(sb->incompat) & ~(uint64_t)CFS_INCOMPAT_ZONED)
 		return -EPROTONOSUPPORT;
-	if (cfs_le32_to_cpu(sb->block_bytes) != CFS_DISK_BLOCK || seg_bytes < CFS_DISK_SEG_MIN ||
-	    seg_bytes > CFS_DISK_SEG_MAX || seg_bytes & (seg_bytes - 1) ||
-	    n < CFS_DISK_SEGMENTS_MIN || n >= CFS_DISK_SEGMENTS_MAX ||
-	    dev_bytes < CFS_DISK_SEG_OFF || n > (dev_bytes - CFS_DISK_SEG_OFF) / seg_bytes)
-		return -EUCLEAN;
-	return 0;
+	return geometry_ok(sb) ? 0 : -EUCLEAN;
 }
 
 static uint32_t rec_crc(const struct cfs_disk_rec *rec, uint32_t hdr_len)
@@ -65,7 +78,7 @@ void cfs_rec_init(struct cfs_disk_rec *rec, enum cfs_rec_type type, const struct
 	CFS_ASSERT(block >= CFS_DISK_SEG_HDR_BLOCKS && block + blocks <= id->seg_blocks);
 	memset(rec, 0, sizeof(*rec));
 	rec->magic = cfs_cpu_to_le32(CFS_REC_MAGIC);
-	rec->version = CFS_DISK_VERSION;
+	rec->version = CFS_DISK_STRUCT_VERSION;
 	rec->type = (uint8_t)type;
 	rec->hdr_len = cfs_cpu_to_le16((uint16_t)hdr_len);
 	rec->blocks = cfs_cpu_to_le32(blocks);
@@ -97,7 +110,7 @@ bool cfs_rec_check(const void *block_data, const struct cfs_seg_id *id, uint32_t
 	uint32_t hdr_len = cfs_le16_to_cpu(rec->hdr_len), blocks = cfs_le32_to_cpu(rec->blocks);
 	uint32_t body_len = cfs_le32_to_cpu(rec->body_len);
 
-	if (cfs_le32_to_cpu(rec->magic) != CFS_REC_MAGIC || rec->version != CFS_DISK_VERSION ||
+	if (cfs_le32_to_cpu(rec->magic) != CFS_REC_MAGIC || rec->version != CFS_DISK_STRUCT_VERSION ||
 	    cfs_le64_to_cpu(rec->seg_seq) != id->seg_seq ||
 	    cfs_le64_to_cpu(rec->salt) != id->salt || cfs_le32_to_cpu(rec->seg_block) != block)
 		return false;
@@ -106,7 +119,7 @@ bool cfs_rec_check(const void *block_data, const struct cfs_seg_id *id, uint32_t
 		return false;
 	if (!blocks || blocks > id->seg_blocks || block + blocks > id->seg_blocks)
 		return false;
-	switch (rec->type) {
+	switch (cfs_rec_is_journal(rec) ? rec->type & ~CFS_RECF_ATOMIC : rec->type) {
 	case CFS_REC_OBJECT:
 		return hdr_len > CFS_DISK_OBJ_HDR(0) && object_hdr_ok(rec);
 	case CFS_REC_TOMB:
@@ -156,7 +169,7 @@ void cfs_seg_hdr_encode(void *block_data, const struct cfs_disk_seg *hdr)
 	memset(block_data, 0, CFS_DISK_BLOCK);
 	*h = *hdr;
 	h->magic = cfs_cpu_to_le32(CFS_SEG_MAGIC);
-	h->version = CFS_DISK_VERSION;
+	h->version = CFS_DISK_STRUCT_VERSION;
 	cfs_disk_crc_set(h, sizeof(*h));
 }
 
@@ -165,7 +178,7 @@ bool cfs_seg_hdr_check(const void *block_data, uint64_t format_id, uint32_t segm
 {
 	const struct cfs_disk_seg *h = block_data;
 
-	if (cfs_le32_to_cpu(h->magic) != CFS_SEG_MAGIC || h->version != CFS_DISK_VERSION ||
+	if (cfs_le32_to_cpu(h->magic) != CFS_SEG_MAGIC || h->version != CFS_DISK_STRUCT_VERSION ||
 	    !cfs_disk_crc_ok(h, sizeof(*h)) || cfs_le32_to_cpu(h->segment) != segment ||
 	    h->type < CFS_SEG_FREE || h->type > CFS_SEG_POOL ||
 	    cfs_le64_to_cpu(h->format_id) != format_id)
@@ -188,7 +201,7 @@ bool cfs_foot_check(const void *block_data, const struct cfs_seg_id *id, uint32_
 	uint32_t sum = cfs_le32_to_cpu(f->sum_block), end = cfs_le32_to_cpu(f->end_block);
 
 	return cfs_le32_to_cpu(f->magic) == CFS_FOOT_MAGIC &&
-	       cfs_le16_to_cpu(f->version) == CFS_DISK_VERSION && cfs_disk_crc_ok(f, sizeof(*f)) &&
+	       cfs_le16_to_cpu(f->version) == CFS_DISK_STRUCT_VERSION && cfs_disk_crc_ok(f, sizeof(*f)) &&
 	       cfs_le32_to_cpu(f->segment) == segment &&
 	       cfs_le64_to_cpu(f->seg_seq) == id->seg_seq && cfs_le64_to_cpu(f->salt) == id->salt &&
 	       sum >= CFS_DISK_SEG_HDR_BLOCKS && sum < id->seg_blocks - 1 && end <= sum &&
@@ -200,6 +213,6 @@ bool cfs_vote_check(const void *block_data, uint64_t format_id)
 	const struct cfs_disk_vote *v = block_data;
 
 	return cfs_le32_to_cpu(v->magic) == CFS_VOTE_MAGIC &&
-	       cfs_le32_to_cpu(v->version) == CFS_DISK_VERSION && cfs_disk_crc_ok(v, sizeof(*v)) &&
+	       cfs_le32_to_cpu(v->version) == CFS_DISK_STRUCT_VERSION && cfs_disk_crc_ok(v, sizeof(*v)) &&
 	       cfs_le64_to_cpu(v->format_id) == format_id;
 }

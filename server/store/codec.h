@@ -61,6 +61,17 @@ bool cfs_rec_body_ok(const struct cfs_disk_rec *rec);
 int cfs_obj_data_check(const struct cfs_disk_rec *rec, const void *data, uint32_t off,
 		       uint32_t len);
 
+static inline uint8_t cfs_rec_type_of(const struct cfs_disk_rec *rec)
+{
+	return (uint8_t)(rec->type & ~CFS_RECF_ATOMIC);
+}
+
+/* only these may be flagged ATOMIC */
+static inline bool cfs_rec_is_journal(const struct cfs_disk_rec *rec)
+{
+	return cfs_rec_type_of(rec) >= CFS_REC_JOURNAL;
+}
+
 static inline const struct cfs_disk_obj *cfs_rec_obj(const struct cfs_disk_rec *rec)
 {
 	return (const void *)((const char *)rec + sizeof(*rec));

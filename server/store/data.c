@@ -296,7 +296,7 @@ static int encode_summary(struct cfs_store *st, struct cfs_oseg *os, bool sealed
 
 	memset(foot, 0, BLK);
 	foot->magic = cfs_cpu_to_le32(CFS_FOOT_MAGIC);
-	foot->version = cfs_cpu_to_le16(CFS_DISK_VERSION);
+	foot->version = cfs_cpu_to_le16(CFS_DISK_STRUCT_VERSION);
 	foot->flags = cfs_cpu_to_le16(sealed ? CFS_FOOT_SEALED : 0);
 	foot->segment = cfs_cpu_to_le32(os->seg);
 	foot->sum_block = cfs_cpu_to_le32(os->head);
@@ -308,17 +308,28 @@ static int encode_summary(struct cfs_store *st, struct cfs_oseg *os, bool sealed
 	return 0;
 }
 
+static uint32_t foot_block(const struct cfs_oseg *os)
+{
+	return os->st->zoned ? os->head + os->sum_blocks : os->st->seg_blocks - 1;
+}
+
 static void seal_done(struct cfs_oseg *os)
 {
 	struct cfs_store *st = os->st;
 	uint32_t used = os->head - CFS_DISK_SEG_HDR_BLOCKS;
+	struct cfs_disk_ent *ents = os->ents;
 
-	if (os->seal_err)
-		cfs_err("store: sealing segment %u failed: %s; its dead space is "
-			"lost until the next start",
-			os->seg, strerror(-os->seal_err));
+	if (os->seal_err && os->seal_err != -ENOTRECOVERABLE)
+		cfs_err("store: sealing segment %u failed: %s; what it holds is moved", os->seg,
+			strerror(-os->seal_err));
 	cfs_seg_sealed(st, os->seg, used, os->seal_err ? 0 : os->head,
 		       os->seal_err ? 0 : os->sum_blocks);
+	if (os->seal_err) {
+		os->ents = NULL;
+		cfs_seg_set_ents(st, os->seg, ents, os->n_ents);
+	}
+	if (st->zoned)
+		cfs_zone_finish(st, os->seg);
 	cfs_oseg_drop(os);
 	cfs_store_kick(st);
 }
@@ -354,7 +365,8 @@ static void try_seal(struct cfs_oseg *os)
 	if (os->state != CFS_OSS_READY || !os->want_seal || !cfs_list_empty(&os->flight))
 		return;
 	os->state = CFS_OSS_SEALING;
-	rc = encode_summary(st, os, true);
+	/* a zone in which a write has failed takes nothing more where we would write it */
+	rc = st->zoned && os->hole != UINT32_MAX ? -ENOTRECOVERABLE : encode_summary(st, os, true);
 	if (rc) {
 		os->seal_err = rc;
 		seal_done(os);
@@ -367,7 +379,7 @@ static void try_seal(struct cfs_oseg *os)
 		os->seal_req[i] = (struct cfs_dev_req){
 			.op = CFS_DEV_WRITE,
 			.flags = CFS_DEV_DURABLE,
-			.offset = cfs_seg_off(st, os->seg, i ? st->seg_blocks - 1 : os->head),
+			.offset = cfs_seg_off(st, os->seg, i ? foot_block(os) : os->head),
 			.iov = &os->seal_iov[i],
 			.iovcnt = 1,
 			.len = os->seal_iov[i].iov_len,
@@ -385,7 +397,7 @@ int cfs_oseg_write_summary_sync(struct cfs_store *st, struct cfs_oseg *os, bool 
 		rc = st->dev->ops->write_sync(st->dev, cfs_seg_off(st, os->seg, os->head), os->sum,
 					      os->sum_blocks * BLK);
 	if (!rc)
-		rc = st->dev->ops->write_sync(st->dev, cfs_seg_off(st, os->seg, st->seg_blocks - 1),
+		rc = st->dev->ops->write_sync(st->dev, cfs_seg_off(st, os->seg, foot_block(os)),
 					      os->foot, BLK);
 	return rc;
 }

@@ -24,7 +24,7 @@
 
 struct entry {
 	struct cfs_oid oid;
-	uint64_t loc; /* segment 24 bits, block 17, length 23; 0: empty slot */
+	uint64_t loc; /* segment and block 41 bits, length 23; 0: empty slot */
 };
 _Static_assert(sizeof(struct entry) == 24, "index entry");
 
@@ -36,6 +36,7 @@ struct sub {
 
 struct cfs_index {
 	uint64_t count, bytes;
+	unsigned block_bits;
 	struct sub subs[SUBS];
 };
 
@@ -62,25 +63,30 @@ static uint32_t slots_of(uint32_t cap)
 	return cap + 4 + cap / 32;
 }
 
-static uint64_t loc_pack(const struct cfs_loc *l)
+static uint64_t loc_pack(const struct cfs_index *ix, const struct cfs_loc *l)
 {
-	CFS_ASSERT(l->seg < 1u << 24 && l->block && l->block < 1u << 17 && l->len < 1u << 23);
-	return (uint64_t)l->seg << 40 | (uint64_t)l->block << 23 | l->len;
+	uint64_t at = (uint64_t)l->seg << ix->block_bits | l->block;
+
+	CFS_ASSERT(l->block && !(l->block >> ix->block_bits) && !(at >> 41) && l->len < 1u << 23);
+	return at << 23 | l->len;
 }
 
-static struct cfs_loc loc_unpack(uint64_t v)
+static struct cfs_loc loc_unpack(const struct cfs_index *ix, uint64_t v)
 {
-	return (struct cfs_loc){ .seg = (uint32_t)(v >> 40),
-				 .block = (uint32_t)(v >> 23) & 0x1ffff,
+	uint64_t at = v >> 23;
+
+	return (struct cfs_loc){ .seg = (uint32_t)(at >> ix->block_bits),
+				 .block = (uint32_t)at & ((1u << ix->block_bits) - 1),
 				 .len = (uint32_t)v & 0x7fffff };
 }
 
-int cfs_index_create(struct cfs_index **ret_index)
+int cfs_index_create(unsigned block_bits, struct cfs_index **ret_index)
 {
 	struct cfs_index *ix = calloc(1, sizeof(*ix));
 
 	if (!ix)
 		return -ENOMEM;
+	ix->block_bits = block_bits;
 	ix->bytes = sizeof(*ix) + MALLOC_COST;
 	*ret_index = ix;
 	return 0;
@@ -157,7 +163,7 @@ bool cfs_index_get(const struct cfs_index *ix, const struct cfs_oid *oid, struct
 	uint32_t i = find(s, oid, h, &found);
 
 	if (found)
-		*ret_loc = loc_unpack(s->e[i].loc);
+		*ret_loc = loc_unpack(ix, s->e[i].loc);
 	return found;
 }
 
@@ -171,7 +177,7 @@ int cfs_index_put(struct cfs_index *ix, const struct cfs_oid *oid, const struct 
 
 	i = find(s, oid, h, &found);
 	if (found) {
-		s->e[i].loc = loc_pack(loc);
+		s->e[i].loc = loc_pack(ix, loc);
 		return 0;
 	}
 	if ((uint64_t)(s->n + 1) * 100 > (uint64_t)s->cap * LOAD_MAX)
@@ -184,7 +190,7 @@ retry:
 		goto bigger;
 	}
 	memmove(&s->e[i + 1], &s->e[i], (free_slot - i) * sizeof(*s->e));
-	s->e[i] = (struct entry){ *oid, loc_pack(loc) };
+	s->e[i] = (struct entry){ *oid, loc_pack(ix, loc) };
 	s->n++;
 	ix->count++;
 	return 0;
@@ -247,7 +253,7 @@ int cfs_index_list(const struct cfs_index *ix, uint64_t *cursor, struct cfs_oid 
 				goto out;
 			}
 			oids[n] = s->e[i].oid;
-			lens[n++] = loc_unpack(s->e[i].loc).len;
+			lens[n++] = loc_unpack(ix, s->e[i].loc).len;
 			last = h;
 		}
 	}

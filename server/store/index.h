@@ -10,14 +10,15 @@
 #include "base/base.h"
 
 struct cfs_loc {
-	uint32_t seg;		/* < 2^24 */
-	uint32_t block;		/* of the record in the segment, 1 .. 2^17-1 */
+	uint32_t seg;		/* < 2^(41 - block_bits), 2^24 at most */
+	uint32_t block;		/* of the record in the segment, 1 .. 2^block_bits - 1 */
 	uint32_t len;		/* bytes of the object, < 2^23 */
 };
 
 struct cfs_index;
 
-int cfs_index_create(struct cfs_index **ret_index);
+/** cfs_index_create() - @block_bits: segments hold at most 2^block_bits blocks; with their number 41 bits at most */
+int cfs_index_create(unsigned block_bits, struct cfs_index **ret_index);
 void cfs_index_destroy(struct cfs_index *ix);
 bool cfs_index_get(const struct cfs_index *ix, const struct cfs_oid *oid, struct cfs_loc *ret_loc);
 /** cfs_index_put() - insert or replace. 0 or -ENOMEM (nothing changed) */

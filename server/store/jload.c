@@ -141,6 +141,8 @@ struct walk {
 	uint64_t expected; /* seq of the next record */
 	uint64_t epoch; /* of the last one */
 	uint64_t durable; /* highest watermark in the stream */
+	uint64_t limit; /* the next segment has what begins here */
+	bool rotten; /* the record that was looked for is damaged, and can not be torn */
 	uint32_t end_seg, end_block; /* where the stream ends: index into j->segs */
 };
 
@@ -163,14 +165,12 @@ static void walk_segment(struct walk *w, uint32_t seg)
 {
 	struct cfs_store *st = w->j->st;
 
-	cfs_scan_segment(&w->sc, cfs_seg_off(st, seg, 0), st->seg_blocks);
+	cfs_scan_segment(&w->sc, st, seg);
 }
 
 static bool is_journal_rec(const struct cfs_journal *j, const struct cfs_disk_rec *rec)
 {
-	return (rec->type == CFS_REC_JOURNAL || rec->type == CFS_REC_SNAPSHOT ||
-		rec->type == CFS_REC_MARK) &&
-	       cfs_le32_to_cpu(rec->owner) == j->group &&
+	return cfs_rec_is_journal(rec) && cfs_le32_to_cpu(rec->owner) == j->group &&
 	       (uint64_t)cfs_le32_to_cpu(rec->blocks) * BLK <= j->rec_max;
 }
 
@@ -181,14 +181,17 @@ static const struct cfs_disk_rec *get_record(struct walk *w, uint32_t seg, uint3
 	struct cfs_seg_id id = cfs_seg_ident(j->st, seg);
 	const struct cfs_disk_rec *rec;
 
-	if (block >= id.seg_blocks)
+	if (block >= w->sc.end || w->expected >= w->limit)
 		return NULL;
 	rec = cfs_scan_get(&w->sc, block, 1);
 	if (!rec || !cfs_rec_check(rec, &id, block) || !is_journal_rec(j, rec) ||
 	    cfs_le64_to_cpu(rec->seq) != w->expected || cfs_le64_to_cpu(rec->epoch) < w->epoch)
 		return NULL;
 	rec = cfs_scan_get(&w->sc, block, cfs_le32_to_cpu(rec->blocks));
-	return rec && cfs_rec_body_ok(rec) ? rec : NULL;
+	if (!rec || cfs_rec_body_ok(rec))
+		return rec;
+	w->rotten = rec->type & CFS_RECF_ATOMIC;
+	return NULL;
 }
 
 /* the records of one segment; *block: where it stopped */
@@ -202,13 +205,13 @@ static int follow(struct walk *w, struct cfs_jseg *js, uint32_t *block)
 		int rc = mark_add(j, js->seg, *block);
 
 		j->bytes += (uint64_t)blocks * BLK;
-		if (!rc && rec->type == CFS_REC_JOURNAL)
+		if (!rc && cfs_rec_type_of(rec) == CFS_REC_JOURNAL)
 			rc = apply_entries(j, rec, js);
-		if (!rc && rec->type == CFS_REC_SNAPSHOT)
+		if (!rc && cfs_rec_type_of(rec) == CFS_REC_SNAPSHOT)
 			rc = apply_snapshot(j, rec, js->seg);
 		if (rc)
 			return rc;
-		j->marked = rec->type == CFS_REC_MARK;
+		j->marked = cfs_rec_type_of(rec) == CFS_REC_MARK;
 		w->durable = cfs_max(w->durable, cfs_le64_to_cpu(rec->durable));
 		w->epoch = cfs_le64_to_cpu(rec->epoch);
 		w->expected++;
@@ -227,7 +230,7 @@ static uint64_t watermark_behind(struct walk *w, uint32_t first, uint32_t block)
 		struct cfs_seg_id id = cfs_seg_ident(j->st, j->segs[i].seg);
 
 		walk_segment(w, j->segs[i].seg);
-		for (uint32_t at = block; at < id.seg_blocks; at++) {
+		for (uint32_t at = block; at < w->sc.end; at++) {
 			const struct cfs_disk_rec *rec = cfs_scan_get(&w->sc, at, 1);
 
 			if (rec && cfs_rec_check(rec, &id, at) && is_journal_rec(j, rec))
@@ -256,6 +259,7 @@ static int walk_stream(struct walk *w, char *errbuf, size_t errlen)
 	w->expected = st->segs[j->segs[0].seg].first_seq;
 	for (;; i++) {
 		block = CFS_DISK_SEG_HDR_BLOCKS;
+		w->limit = i + 1 < j->n_segs ? st->segs[j->segs[i + 1].seg].first_seq : UINT64_MAX;
 		walk_segment(w, j->segs[i].seg);
 		rc = follow(w, &j->segs[i], &block);
 		if (rc) {
@@ -273,13 +277,15 @@ static int walk_stream(struct walk *w, char *errbuf, size_t errlen)
 	}
 	w->end_seg = i;
 	w->end_block = block;
-	if (watermark_behind(w, i, block) >= w->expected) {
+	if (w->rotten || watermark_behind(w, i, block) >= w->expected) {
 		snprintf(
 			errbuf, errlen,
 			"journal of group %u: record %llu is damaged (segment %u, device offset %llu); "
-			"acknowledged entries follow it",
+			"%s",
 			j->group, (unsigned long long)w->expected, j->segs[i].seg,
-			(unsigned long long)cfs_seg_off(st, j->segs[i].seg, block));
+			(unsigned long long)cfs_seg_off(st, j->segs[i].seg, block),
+			w->rotten ? "it was written atomically, so it is not torn" :
+				    "acknowledged entries follow it");
 		st->checksum_errors++;
 		return -EUCLEAN;
 	}
@@ -297,7 +303,8 @@ static int settle(struct walk *w)
 	uint64_t seq = w->expected - j->n_marks;
 	int rc = 0;
 
-	for (uint64_t i = 0; i < j->n_marks && !rc && !st->was_clean; i++, seq++) {
+	/* zones: all that can be read has been flushed before */
+	for (uint64_t i = 0; i < j->n_marks && !rc && !st->was_clean && !st->zoned; i++, seq++) {
 		const struct cfs_jmark *m = &j->marks[i];
 		const struct cfs_disk_rec *rec;
 		uint32_t blocks;
@@ -312,17 +319,32 @@ static int settle(struct walk *w)
 						    blocks * BLK) :
 			   w->sc.err;
 	}
-	if (!rc && !st->was_clean)
+	if (!rc && !st->was_clean && !st->zoned)
 		rc = cfs_seg_hdr_write_sync(st, j->segs[w->end_seg].seg, CFS_SEG_JOURNAL);
 	for (; !rc && j->n_segs > w->end_seg + 1; j->n_segs--) {
 		uint32_t seg = j->segs[j->n_segs - 1].seg;
 
 		rc = cfs_seg_hdr_write_sync(st, seg, CFS_SEG_POOL);
-		st->segs[seg].state = CFS_SS_POOL;
-		st->n_pool++;
+		st->segs[seg].state = st->zoned ? CFS_SS_FREE : CFS_SS_POOL;
+		st->n_free += st->zoned;
+		st->n_pool += !st->zoned;
 		st->n_journal--;
 	}
 	return rc;
+}
+
+/* a zone is continued only if nothing lies behind the stream's end */
+static int continue_zone(struct cfs_journal *j)
+{
+	struct cfs_store *st = j->st;
+	uint32_t seg = j->segs[j->n_segs - 1].seg;
+	const struct cfs_seg *s = &st->segs[seg];
+	uint32_t state = s->flags & (CFS_SF_ACTIVE | CFS_SF_DEAD | CFS_SF_RAGGED);
+
+	if (state == CFS_SF_ACTIVE && j->head == s->end)
+		return 0;
+	j->head = st->seg_blocks;
+	return s->flags & CFS_SF_ACTIVE ? cfs_zone_sync(st, seg, CFS_DEV_ZONE_FINISH) : 0;
 }
 
 int cfs_journal_recover(struct cfs_journal *j, char *errbuf, size_t errlen)
@@ -352,6 +374,9 @@ int cfs_journal_recover(struct cfs_journal *j, char *errbuf, size_t errlen)
 		goto out;
 	}
 	rc = settle(&w);
+	j->head = w.end_block;
+	if (!rc && st->zoned)
+		rc = continue_zone(j);
 	if (rc) {
 		snprintf(errbuf, errlen, "journal of group %u: making its end durable failed: %s",
 			 j->group, strerror(-rc));
@@ -359,7 +384,6 @@ int cfs_journal_recover(struct cfs_journal *j, char *errbuf, size_t errlen)
 	}
 	j->next_seq = w.expected;
 	j->durable_seq = w.expected - 1;
-	j->head = w.end_block;
 out:
 	cfs_scan_exit(&w.sc);
 	return rc;
@@ -381,7 +405,7 @@ int cfs_journal_load(struct cfs_journal *j, int (*cb)(void *arg, const struct cf
 		uint32_t pos = 0, type;
 
 		if (m->seg != seg)
-			cfs_scan_segment(&sc, cfs_seg_off(st, m->seg, 0), st->seg_blocks);
+			cfs_scan_segment(&sc, st, m->seg);
 		seg = m->seg;
 		rec = cfs_scan_get(&sc, m->block, 1);
 		if (rec)
@@ -392,7 +416,7 @@ int cfs_journal_load(struct cfs_journal *j, int (*cb)(void *arg, const struct cf
 			rc = sc.err ? sc.err : -EUCLEAN; /* it was good a moment ago */
 			break;
 		}
-		if (rec->type != CFS_REC_JOURNAL)
+		if (cfs_rec_type_of(rec) != CFS_REC_JOURNAL)
 			continue;
 		while (!rc && next_item(cfs_rec_body(rec), cfs_le32_to_cpu(rec->body_len), &pos, &e,
 					&type) > 0) {

@@ -129,6 +129,7 @@ static void journal_free(struct cfs_journal *j)
 		return;
 	cfs_journal_forget_found(j);
 	free(j->hdr.buf);
+	free(j->move_hdr.buf);
 	free(j->manifest);
 	free(j->manifest_next);
 	free(j->ring);
@@ -160,7 +161,8 @@ int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **
 	j->manifest = malloc(CFS_MANIFEST_MAX);
 	j->manifest_next = malloc(CFS_MANIFEST_MAX);
 	j->hdr.buf = cfs_aligned_alloc(CFS_DISK_SEG_HDR_BLOCKS * BLK);
-	if (!j->ring || !j->manifest || !j->manifest_next || !j->hdr.buf)
+	j->move_hdr.buf = cfs_aligned_alloc(CFS_DISK_SEG_HDR_BLOCKS * BLK);
+	if (!j->ring || !j->manifest || !j->manifest_next || !j->hdr.buf || !j->move_hdr.buf)
 		goto out;
 	slot = cfs_vote_slot(st, group);
 	if (slot < 0) {
@@ -169,9 +171,16 @@ int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **
 		goto out;
 	}
 	j->slot = (uint32_t)slot;
+	if (st->zoned && 1 + st->n_journals + 1 + CFS_OS_CLASSES > st->max_active) {
+		snprintf(errbuf, errlen, "%u zones can be active: too few for another journal",
+			 st->max_active);
+		rc = -EMFILE;
+		goto out;
+	}
 	rc = cfs_journal_recover(j, errbuf, errlen);
 	if (rc)
 		goto out;
+	st->n_journals++;
 	cfs_list_add_tail(&st->journals, &j->node);
 	if (!j->n_segs)
 		cfs_pool_want(st);
@@ -191,7 +200,7 @@ static void write_mark(struct cfs_journal *j)
 	struct cfs_disk_rec *hdr;
 	struct cfs_seg_id id;
 
-	if (j->failed || st->failed || j->marked || !j->n_segs || j->head == st->seg_blocks ||
+	if (j->failed || j->moving || st->failed || j->marked || !j->n_segs || j->head == st->seg_blocks ||
 	    !cfs_list_empty(&j->flight))
 		return;
 	id = cfs_seg_ident(st, j->segs[j->n_segs - 1].seg);
@@ -203,8 +212,10 @@ static void write_mark(struct cfs_journal *j)
 	hdr->durable = cfs_cpu_to_le64(j->durable_seq);
 	hdr->epoch = cfs_cpu_to_le64(st->epoch);
 	cfs_rec_seal(hdr);
-	st->dev->ops->write_sync(st->dev, cfs_seg_off(st, j->segs[j->n_segs - 1].seg, j->head), hdr,
-				 BLK);
+	if (!st->dev->ops->write_sync(st->dev, cfs_seg_off(st, j->segs[j->n_segs - 1].seg, j->head),
+				      hdr, BLK) &&
+	    st->zoned)
+		st->segs[j->segs[j->n_segs - 1].seg].end = j->head + 1;
 }
 
 void cfs_journal_close(struct cfs_journal *j)
@@ -213,6 +224,7 @@ void cfs_journal_close(struct cfs_journal *j)
 		return;
 	j->closing = true;
 	write_mark(j);
+	j->st->n_journals--;
 	cfs_list_del(&j->node);
 	journal_free(j);
 }

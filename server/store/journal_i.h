@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* journal_i.h - shared by journal.c (the calls), jwrite.c and jload.c. */
+/* journal_i.h - shared by journal.c (the calls), jwrite.c, jmove.c and jload.c. */
 #ifndef CFS_SERVER_STORE_JOURNAL_I_H
 #define CFS_SERVER_STORE_JOURNAL_I_H
 
 #include "server/store/store_i.h"
 
 #define CFS_JFLIGHT	16u		/* records in flight */
+#define CFS_JMOVES	3u		/* failed writes in a row that are survived */
 #define CFS_JREC_MAX	(4u << 20)	/* bytes of one record, header included */
 
 struct cfs_jseg {
@@ -19,6 +20,7 @@ struct cfs_jrec {		/* a record in flight */
 	struct cfs_dev_req req;
 	struct iovec iov;
 	struct cfs_journal *j;
+	struct cfs_disk_rec *hdr;	/* in the ring; iov may begin with the segment's header */
 	uint64_t seq;
 	uint32_t ring_bytes;	/* to give back, skipped end included */
 	bool done;
@@ -55,6 +57,15 @@ struct cfs_journal {
 	uint64_t bytes, bytes_at_snap;
 	bool failed, marked, closing;
 
+	/* after a failed write: see jmove.c */
+	bool broken;		/* nothing more is sent until all that was sent has ended */
+	bool moving;
+	uint32_t outstanding;	/* writes under way */
+	uint32_t n_moves;	/* since the last success */
+	uint64_t move_index;	/* no entry that is moved is higher */
+	struct cfs_jrec *unplaced;
+	struct cfs_seg_io move_hdr;
+
 	struct cfs_list queue;	/* of cfs_jreq */
 	struct cfs_list flight;	/* of cfs_jrec, in order */
 	struct cfs_list rec_free;
@@ -81,6 +92,12 @@ void cfs_journal_pump(struct cfs_journal *j);
 void cfs_jreq_finish_later(struct cfs_jreq *r, int err);
 int cfs_journal_recover(struct cfs_journal *j, char *errbuf, size_t errlen);
 void cfs_journal_forget_found(struct cfs_journal *j);
+/* the next segment, whose first record will be `first_seq` */
+int cfs_journal_take_segment(struct cfs_journal *j, enum cfs_alloc who, uint64_t first_seq);
+/* rec->iov goes to `block` of rec->seg */
+void cfs_journal_send(struct cfs_journal *j, struct cfs_jrec *rec, uint32_t block, uint32_t flags);
+void cfs_journal_complete(struct cfs_journal *j);	/* what has ended, in order */
+void cfs_journal_move(struct cfs_journal *j);
 int cfs_jseg_add(struct cfs_journal *j, uint32_t seg);
 
 #endif

@@ -94,28 +94,16 @@ static void snapshot_durable(struct cfs_journal *j, const struct cfs_journal_sna
 	release(j);
 }
 
-static void written(struct cfs_dev_req *req)
+void cfs_journal_complete(struct cfs_journal *j)
 {
-	struct cfs_jrec *rec = cfs_container_of(req, struct cfs_jrec, req);
-	struct cfs_journal *j = rec->j;
-
-	cfs_store_submitted(j->st);
-	if (req->result < 0 && !j->failed) {
-		cfs_err("journal of group %u: writing record %llu to segment %u failed: %s",
-			j->group, (unsigned long long)rec->seq, rec->seg,
-			strerror((int)-req->result));
-		j->failed = true;
-	}
-	rec->done = true;
 	while (!cfs_list_empty(&j->flight)) {
-		struct cfs_jreq *r;
+		struct cfs_jrec *rec = cfs_list_first(&j->flight, struct cfs_jrec, node);
+		struct cfs_jreq *r = rec->completes;
 
-		rec = cfs_list_first(&j->flight, struct cfs_jrec, node);
 		if (!rec->done)
 			break;
 		cfs_list_del(&rec->node);
 		j->ring_used -= rec->ring_bytes;
-		r = rec->completes;
 		cfs_list_add_tail(&j->rec_free, &rec->node);
 		if (!j->failed)
 			j->durable_seq = rec->seq;
@@ -128,6 +116,44 @@ static void written(struct cfs_dev_req *req)
 		call_done(r, j->failed ? -EIO : 0);
 	}
 	cfs_journal_pump(j);
+}
+
+static void written(struct cfs_dev_req *req)
+{
+	struct cfs_jrec *rec = cfs_container_of(req, struct cfs_jrec, req);
+	struct cfs_journal *j = rec->j;
+
+	cfs_store_submitted(j->st);
+	j->outstanding--;
+	rec->done = req->result >= 0;
+	if (rec->done) {
+		j->n_moves = 0;
+	} else if (!j->broken) {
+		cfs_err("journal of group %u: writing record %llu to segment %u failed: %s",
+			j->group, (unsigned long long)rec->seq, rec->seg,
+			strerror((int)-req->result));
+		j->broken = true;
+	}
+	/* those that were sent before the failed one are in order: they end as if nothing had happened */
+	cfs_journal_complete(j);
+	if (j->broken)
+		cfs_journal_move(j);
+}
+
+void cfs_journal_send(struct cfs_journal *j, struct cfs_jrec *rec, uint32_t block, uint32_t flags)
+{
+	rec->done = false;
+	rec->req = (struct cfs_dev_req){
+		.op = CFS_DEV_WRITE,
+		.flags = CFS_DEV_DURABLE | flags,
+		.offset = cfs_seg_off(j->st, rec->seg, block),
+		.iov = &rec->iov,
+		.iovcnt = 1,
+		.len = rec->iov.iov_len,
+		.done = written,
+	};
+	j->outstanding++;
+	cfs_store_submit(j->st, &rec->req);
 }
 
 /* ---- records ---------------------------------------------------------------------------- */
@@ -148,7 +174,7 @@ int cfs_jseg_add(struct cfs_journal *j, uint32_t seg)
 }
 
 /* the next segment: one that was a journal before, if there is one */
-static int take_segment(struct cfs_journal *j, enum cfs_alloc who)
+int cfs_journal_take_segment(struct cfs_journal *j, enum cfs_alloc who, uint64_t first_seq)
 {
 	struct cfs_store *st = j->st;
 	uint32_t seg = 0;
@@ -175,8 +201,11 @@ static int take_segment(struct cfs_journal *j, enum cfs_alloc who)
 	}
 	st->segs[seg].state = CFS_SS_JOURNAL;
 	st->segs[seg].owner = j->group;
-	st->segs[seg].first_seq = j->next_seq;
+	st->segs[seg].first_seq = first_seq;
 	st->n_journal++;
+	j->segs[j->n_segs - 1].last_index = first_seq < j->next_seq ? j->move_index : 0;
+	if (st->zoned && j->n_segs > 1)
+		cfs_zone_finish(st, j->segs[j->n_segs - 2].seg);
 	j->head = CFS_DISK_SEG_HDR_BLOCKS;
 	return 0;
 }
@@ -233,7 +262,7 @@ static int begin_record(struct cfs_journal *j, enum cfs_alloc who, uint32_t body
 	if (!p)
 		return -EAGAIN;
 	if (fresh) {
-		rc = take_segment(j, who);
+		rc = cfs_journal_take_segment(j, who, j->next_seq);
 		if (rc) {
 			j->ring_used -= total; /* it was the last that was taken: give it back */
 			j->ring_head = old_head;
@@ -249,8 +278,9 @@ static int begin_record(struct cfs_journal *j, enum cfs_alloc who, uint32_t body
 	rec->ring_bytes = total;
 	rec->seg = j->segs[j->n_segs - 1].seg;
 	rec->iov = (struct iovec){ p, (size_t)(hdr_blocks + blocks) * BLK };
+	rec->hdr = (void *)(p + (size_t)hdr_blocks * BLK);
 	*ret_rec = rec;
-	*ret_hdr = (void *)(p + (size_t)hdr_blocks * BLK);
+	*ret_hdr = rec->hdr;
 	return 0;
 }
 
@@ -262,6 +292,10 @@ static void send_record(struct cfs_journal *j, struct cfs_jrec *rec, struct cfs_
 	struct cfs_seg_id id = cfs_seg_ident(st, rec->seg);
 	uint8_t *end = (uint8_t *)(hdr + 1) + body;
 	uint32_t first = (uint8_t *)hdr == rec->iov.iov_base ? j->head : 0;
+	uint64_t at = cfs_seg_off(st, rec->seg, first);
+	/* in a zone only one that goes out alone: those that wait are to share a write */
+	bool atomic = cfs_dev_can_atomic(&st->dev->info, at, rec->iov.iov_len) &&
+		      (!st->zoned || cfs_list_empty(&j->flight));
 
 	memset(end, 0, (size_t)((uint8_t *)rec->iov.iov_base + rec->iov.iov_len - end));
 	cfs_rec_init(hdr, type, &id, j->head, sizeof(*hdr), body);
@@ -271,22 +305,16 @@ static void send_record(struct cfs_journal *j, struct cfs_jrec *rec, struct cfs_
 	hdr->durable = cfs_cpu_to_le64(j->durable_seq);
 	hdr->epoch = cfs_cpu_to_le64(st->epoch);
 	hdr->body_crc = cfs_cpu_to_le32(cfs_crc32c(0, hdr + 1, body));
+	hdr->type |= atomic ? CFS_RECF_ATOMIC : 0;
 	cfs_rec_seal(hdr);
 	j->head += cfs_le32_to_cpu(hdr->blocks);
 	j->bytes += rec->iov.iov_len;
 	j->marked = false;
 	cfs_journal_forget_found(j);
 	cfs_list_add_tail(&j->flight, &rec->node);
-	rec->req = (struct cfs_dev_req){
-		.op = CFS_DEV_WRITE,
-		.flags = CFS_DEV_DURABLE,
-		.offset = cfs_seg_off(st, rec->seg, first),
-		.iov = &rec->iov,
-		.iovcnt = 1,
-		.len = rec->iov.iov_len,
-		.done = written,
-	};
-	cfs_store_submit(st, &rec->req);
+	st->bytes_journal += rec->iov.iov_len;
+	st->atomic_records += atomic;
+	cfs_journal_send(j, rec, first, atomic ? CFS_DEV_ATOMIC : 0);
 	if (j->head > st->seg_blocks / 2)
 		cfs_pool_want(st);
 }
@@ -416,7 +444,7 @@ static int stage_snapshot(struct cfs_journal *j, struct cfs_jreq *r)
 
 void cfs_journal_pump(struct cfs_journal *j)
 {
-	while (!cfs_list_empty(&j->queue)) {
+	while (!cfs_list_empty(&j->queue) && !j->broken && !j->moving) {
 		struct cfs_jreq *r = cfs_list_first(&j->queue, struct cfs_jreq, node);
 		int rc;
 
@@ -464,7 +492,7 @@ static void released(struct cfs_seg_io *io, int err)
 	memmove(j->segs, j->segs + 1, --j->n_segs * sizeof(*j->segs));
 	s->owner = 0;
 	s->first_seq = 0;
-	if (st->n_pool < CFS_POOL_MAX) {
+	if (!st->zoned && st->n_pool < CFS_POOL_MAX) {
 		s->state = CFS_SS_POOL;
 		st->n_pool++;
 	} else {
@@ -487,7 +515,8 @@ static void release(struct cfs_journal *j)
 	    j->segs[0].last_index >= j->keep_from || j->segs[0].seg == j->snap_seg)
 		return;
 	j->releasing = true;
-	st->segs[j->segs[0].seg].flags |= CFS_SF_FILLED;
+	if (!st->zoned)
+		st->segs[j->segs[0].seg].flags |= CFS_SF_FILLED;
 	cfs_seg_hdr_write(st, &j->hdr, j->segs[0].seg,
 			  st->n_pool < CFS_POOL_MAX ? CFS_SEG_POOL : CFS_SEG_FREE, released);
 }

@@ -105,7 +105,8 @@ void cfs_pool_want(struct cfs_store *st)
 {
 	struct cfs_pool *p = &st->pool;
 
-	if (p->busy || st->stopping || st->failed || st->n_pool ||
+	/* a zone needs no preparation */
+	if (st->zoned || p->busy || st->stopping || st->failed || st->n_pool ||
 	    cfs_seg_alloc(st, CFS_ALLOC_FILL, &p->seg))
 		return;
 	p->busy = true;

@@ -27,6 +27,7 @@ struct unsealed {
 	uint32_t seg, head;
 	uint32_t sum_block, sum_blocks;
 	bool fresh; /* that summary covers everything: closed in order */
+	bool torn; /* some record is not whole */
 	struct cfs_disk_ent *ents;
 	uint32_t n, cap;
 };
@@ -137,63 +138,92 @@ static void apply_tombs(struct opening *o)
 
 /* ---- headers ---------------------------------------------------------------------------- */
 
+/*
+ * A zone without a valid header: one that nobody has finished opening, or of an earlier life, is reset. false:
+ * neither, or it can not be
+ */
+static bool reclaim_zone(struct cfs_store *st, uint32_t seg, bool damaged)
+{
+	const struct cfs_seg *s = &st->segs[seg];
+
+	if (s->flags & CFS_SF_DEAD || (damaged && s->end > CFS_DISK_SEG_HDR_BLOCKS))
+		return false;
+	return !cfs_zone_sync(st, seg, CFS_DEV_ZONE_RESET);
+}
+
+static void load_header(struct opening *o, uint32_t i, uint8_t *buf, uint64_t *max_seq)
+{
+	struct cfs_store *st = o->st;
+	struct cfs_seg *s = &st->segs[i];
+	struct cfs_disk_seg hdr;
+	bool any = false, damaged;
+	int rc;
+
+	if (s->state == CFS_SS_BAD)
+		return; /* retired */
+	if (!s->end) {
+		s->state = s->flags & CFS_SF_DEAD ? CFS_SS_BAD : CFS_SS_FREE;
+		return;
+	}
+	rc = st->dev->ops->read_sync(st->dev, cfs_seg_off(st, i, 0), buf, CFS_DISK_SEG_HDR_BLOCKS * BLK);
+	for (int c = 0; c < 2 && !rc && !any; c++) {
+		any = cfs_seg_hdr_check(buf + c * BLK, st->format_id, i, &hdr);
+		if (!any && !c && !cfs_bytes_zero(buf, BLK) &&
+		    cfs_seg_hdr_check(buf + BLK, st->format_id, i, &hdr))
+			cfs_warn("store: header of segment %u (device offset %llu) is damaged; its copy is used",
+				 i, (unsigned long long)cfs_seg_off(st, i, 0));
+	}
+	if (any) {
+		s->seq = cfs_le64_to_cpu(hdr.seg_seq);
+		s->salt = cfs_le64_to_cpu(hdr.salt);
+		s->owner = cfs_le32_to_cpu(hdr.owner);
+		s->first_seq = cfs_le64_to_cpu(hdr.first_seq);
+		s->flags |= cfs_le16_to_cpu(hdr.flags) & CFS_SEGF_FILLED ? CFS_SF_FILLED : 0;
+		s->state = hdr.type == CFS_SEG_DATA    ? CFS_SS_OPEN :
+			   hdr.type == CFS_SEG_POOL    ? CFS_SS_POOL :
+			   hdr.type == CFS_SEG_JOURNAL ? CFS_SS_JOURNAL :
+							 CFS_SS_FREE;
+		*max_seq = cfs_max(*max_seq, s->seq);
+		return;
+	}
+	damaged = rc || cfs_seg_hdr_damaged(buf, st->format_id) ||
+		  cfs_seg_hdr_damaged(buf + BLK, st->format_id);
+	if (st->zoned ? reclaim_zone(st, i, damaged) : !damaged) {
+		s->state = CFS_SS_FREE; /* never used since format */
+		return;
+	}
+	/* its objects are missing from the index; other copies of them are elsewhere */
+	s->state = CFS_SS_BAD;
+	if (!damaged)
+		return; /* a zone that failed while it was empty */
+	st->checksum_errors++;
+	cfs_err("store: both headers of segment %u (device offset %llu) are %s: the segment is left alone",
+		i, (unsigned long long)cfs_seg_off(st, i, 0), rc ? "unreadable" : "damaged");
+}
+
 static int load_headers(struct opening *o)
 {
 	struct cfs_store *st = o->st;
 	uint8_t *buf = cfs_aligned_raw(CFS_DISK_SEG_HDR_BLOCKS * BLK);
-	struct cfs_disk_seg hdr;
 	uint64_t max_seq = 0;
 	uint32_t bad = 0;
 
 	if (!buf)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < st->n_segs; i++) {
-		struct cfs_seg *s = &st->segs[i];
-		int rc = st->dev->ops->read_sync(st->dev, cfs_seg_off(st, i, 0), buf,
-						 CFS_DISK_SEG_HDR_BLOCKS * BLK);
-		bool any = false;
+		const struct cfs_seg *s = &st->segs[i];
 
-		for (int c = 0; c < 2 && !rc && !any; c++) {
-			any = cfs_seg_hdr_check(buf + c * BLK, st->format_id, i, &hdr);
-			if (!any && !c && !cfs_bytes_zero(buf, BLK) &&
-			    cfs_seg_hdr_check(buf + BLK, st->format_id, i, &hdr))
-				cfs_warn(
-					"store: header of segment %u (device offset %llu) is damaged; its copy is used",
-					i, (unsigned long long)cfs_seg_off(st, i, 0));
-		}
-		if (any) {
-			s->seq = cfs_le64_to_cpu(hdr.seg_seq);
-			s->salt = cfs_le64_to_cpu(hdr.salt);
-			s->owner = cfs_le32_to_cpu(hdr.owner);
-			s->first_seq = cfs_le64_to_cpu(hdr.first_seq);
-			s->flags = cfs_le16_to_cpu(hdr.flags) & CFS_SEGF_FILLED ? CFS_SF_FILLED : 0;
-			s->state = hdr.type == CFS_SEG_DATA    ? CFS_SS_OPEN :
-				   hdr.type == CFS_SEG_POOL    ? CFS_SS_POOL :
-				   hdr.type == CFS_SEG_JOURNAL ? CFS_SS_JOURNAL :
-								 CFS_SS_FREE;
-			max_seq = cfs_max(max_seq, s->seq);
-		} else if (!rc && !cfs_seg_hdr_damaged(buf, st->format_id) &&
-			   !cfs_seg_hdr_damaged(buf + BLK, st->format_id)) {
-			s->state = CFS_SS_FREE; /* never used since format */
-		} else {
-			/*
-			 * its objects are missing from the index; other copies of them are
-			 * elsewhere
-			 */
-			s->state = CFS_SS_BAD;
-			st->checksum_errors++;
-			bad++;
-			cfs_err("store: both headers of segment %u (device offset %llu) are "
-				"%s: the segment is left alone",
-				i, (unsigned long long)cfs_seg_off(st, i, 0),
-				rc ? "unreadable" : "damaged");
-		}
+		load_header(o, i, buf, &max_seq);
 		st->n_free += s->state == CFS_SS_FREE;
 		st->n_pool += s->state == CFS_SS_POOL;
 		st->n_journal += s->state == CFS_SS_JOURNAL;
+		bad += s->state == CFS_SS_BAD;
 	}
 	free(buf);
 	st->next_seg_seq = max_seq + 1;
+	/* a zone that was reset has forgotten which incarnation it was: the epoch keeps them apart */
+	if (st->zoned)
+		st->next_seg_seq = cfs_max(st->next_seg_seq, st->epoch << 32);
 	if (bad == st->n_segs) {
 		snprintf(o->errbuf, o->errlen, "no segment header is readable");
 		return -EUCLEAN;
@@ -258,6 +288,8 @@ static int settle_record(struct opening *o, uint32_t seg, const struct cfs_scan_
 	struct cfs_store *st = o->st;
 	const void *p;
 
+	if (st->zoned)
+		return 0; /* all was flushed before, and what is torn ends its zone */
 	if (!r->ok) {
 		memset(o->block, 0, BLK);
 		return st->dev->ops->write_sync(st->dev, cfs_seg_off(st, seg, r->block), o->block,
@@ -288,6 +320,7 @@ static int scan_rest(struct opening *o, struct unsealed *u, uint32_t from, bool 
 		if (r->type == CFS_REC_SUMMARY)
 			continue;
 		u->head = cfs_max(u->head, r->block + (r->ok ? r->blocks : 1));
+		u->torn |= !r->ok;
 		if (r->ok || acked)
 			rc = take_record(o, u, r);
 		if (!r->ok && acked) {
@@ -301,6 +334,66 @@ static int scan_rest(struct opening *o, struct unsealed *u, uint32_t from, bool 
 			rc = settle_record(o, u->seg, r);
 	}
 	free(list.rec);
+	return rc;
+}
+
+/* what is known of it is kept in memory until it has been cleaned */
+static void keep_listed(struct cfs_store *st, struct unsealed *u, struct cfs_oseg *os)
+{
+	cfs_seg_sealed(st, u->seg, st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS, 0, 0);
+	cfs_seg_set_ents(st, u->seg, os->ents, os->n_ents);
+	os->ents = NULL;
+}
+
+/* a zone ends here, with a summary if one can be written; what is left of it counts as dead if it is much */
+static int end_zone(struct cfs_store *st, struct unsealed *u, struct cfs_oseg *os)
+{
+	struct cfs_seg *s = &st->segs[u->seg];
+	bool open = (s->flags & (CFS_SF_ACTIVE | CFS_SF_DEAD)) == CFS_SF_ACTIVE;
+	uint32_t used;
+	int rc = open ? cfs_zone_pad(st, u->seg) : 0;
+
+	os->head = s->end;
+	if (rc || !open || s->flags & CFS_SF_DEAD || !cfs_oseg_room(st, os, 0, 0) ||
+	    cfs_oseg_write_summary_sync(st, os, true)) {
+		keep_listed(st, u, os);
+	} else {
+		used = st->seg_blocks - os->head > st->seg_blocks / 4 ? st->seg_blocks : os->head;
+		cfs_seg_sealed(st, u->seg, used - CFS_DISK_SEG_HDR_BLOCKS, os->head, os->sum_blocks);
+	}
+	return open ? cfs_zone_sync(st, u->seg, CFS_DEV_ZONE_FINISH) : 0;
+}
+
+/* a zone is continued only where all that lies before is whole */
+static int adopt_zone(struct opening *o, struct unsealed *u)
+{
+	struct cfs_store *st = o->st;
+	const struct cfs_seg *s = &st->segs[u->seg];
+	enum cfs_oseg_class cls = st->open[CFS_OS_USER] ? CFS_OS_CLEAN : CFS_OS_USER;
+	bool keep = !st->open[cls] && !u->torn && u->head == s->end &&
+		    (s->flags & (CFS_SF_ACTIVE | CFS_SF_DEAD | CFS_SF_RAGGED | CFS_SF_DUP)) ==
+			    CFS_SF_ACTIVE;
+	struct cfs_oseg tmp, *os = keep ? &st->osegs[cls] : &tmp;
+	int rc = cfs_oseg_init(st, os, u->seg, cls);
+
+	if (rc)
+		return rc;
+	os->head = u->head;
+	os->ents = u->ents;
+	os->n_ents = u->n;
+	os->cap_ents = u->cap;
+	u->ents = NULL;
+	if (keep && cfs_oseg_room(st, os, cfs_sum_blocks(u->n) + 8, 64)) {
+		os->state = CFS_OSS_READY;
+		st->open[cls] = os;
+		return 0;
+	}
+	rc = end_zone(st, u, os);
+	if (rc) {
+		cfs_err("store: zone of segment %u can not be finished: %s", u->seg, strerror(-rc));
+		rc = st->segs[u->seg].flags & CFS_SF_DEAD ? 0 : rc;
+	}
+	cfs_oseg_drop(os);
 	return rc;
 }
 
@@ -376,8 +469,8 @@ static int load_data(struct opening *o, uint32_t seg)
 	bool has_sum, foot_sealed;
 	int rc;
 
-	cfs_scan_segment(&o->sc, cfs_seg_off(st, seg, 0), st->seg_blocks);
-	rc = cfs_scan_summary(&o->sc, &id, seg, &foot, &u.ents, &u.n, &u.sum_blocks);
+	cfs_scan_segment(&o->sc, st, seg);
+	rc = cfs_scan_summary(&o->sc, &id, seg, st->zoned, &foot, &u.ents, &u.n, &u.sum_blocks);
 	has_sum = !rc;
 	foot_sealed = cfs_le16_to_cpu(foot.flags) & CFS_FOOT_SEALED;
 	if (rc && rc != -ENOENT)
@@ -386,13 +479,17 @@ static int load_data(struct opening *o, uint32_t seg)
 	if (has_sum) {
 		u.cap = u.n;
 		u.sum_block = cfs_le32_to_cpu(foot.sum_block);
-		u.head = u.sum_block + u.sum_blocks;
+		u.head = u.sum_block + u.sum_blocks + st->zoned; /* there the footer follows */
 		u.fresh = o->clean;
 	}
+	if (has_sum && foot_sealed && st->segs[seg].flags & CFS_SF_DEAD)
+		st->segs[seg].flags |= CFS_SF_MOVE;
+	if (has_sum && foot_sealed && st->segs[seg].flags & CFS_SF_ACTIVE)
+		rc = cfs_zone_sync(st, seg, CFS_DEV_ZONE_FINISH); /* the last thing that was missing */
 	if (has_sum && foot_sealed)
 		cfs_seg_sealed(st, seg, u.sum_block - CFS_DISK_SEG_HDR_BLOCKS, u.sum_block,
 			       u.sum_blocks);
-	else if (!u.fresh)
+	else if (!u.fresh || u.head != st->segs[seg].end)
 		rc = scan_rest(o, &u, u.head, foot_sealed);
 	for (uint32_t i = 0; i < u.n && !rc; i++)
 		rc = add_ent(o, seg, &u.ents[i]);
@@ -423,8 +520,10 @@ out:
 static int recover(struct opening *o)
 {
 	struct cfs_store *st = o->st;
-	int rc = load_headers(o);
+	int rc = st->zoned ? cfs_zones_load(st) : 0;
 
+	if (!rc)
+		rc = load_headers(o);
 	for (uint32_t i = 0; i < st->n_segs && !rc; i++)
 		if (st->segs[i].state == CFS_SS_OPEN)
 			rc = load_data(o, i);
@@ -435,7 +534,7 @@ static int recover(struct opening *o)
 	 * tombstones matter
 	 */
 	for (uint32_t i = 0; i < o->n_unsealed && !rc; i++) {
-		rc = adopt(o, &o->unsealed[i]);
+		rc = st->zoned ? adopt_zone(o, &o->unsealed[i]) : adopt(o, &o->unsealed[i]);
 		if (rc)
 			snprintf(o->errbuf, o->errlen, "taking up data segment %u failed: %s",
 				 o->unsealed[i].seg, strerror(-rc));

@@ -25,10 +25,11 @@ void cfs_scan_exit(struct cfs_scan *sc)
 	free(sc->buf);
 }
 
-void cfs_scan_segment(struct cfs_scan *sc, uint64_t base, uint32_t seg_blocks)
+void cfs_scan_segment(struct cfs_scan *sc, const struct cfs_store *st, uint32_t seg)
 {
-	sc->base = base;
-	sc->seg_blocks = seg_blocks;
+	sc->base = cfs_seg_off(st, seg, 0);
+	sc->seg_blocks = st->seg_blocks;
+	sc->end = st->segs[seg].end;
 	sc->at = sc->n = 0;
 	sc->err = 0;
 }
@@ -98,7 +99,7 @@ static bool summary_ok(struct cfs_scan *sc, const struct cfs_disk_rec *rec, uint
 int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from,
 		  struct cfs_scan_list *list)
 {
-	for (uint32_t at = from; at < id->seg_blocks - 1;) {
+	for (uint32_t at = from; at < cfs_min(id->seg_blocks - 1, sc->end);) {
 		const struct cfs_disk_rec *rec = cfs_scan_get(sc, at, 1);
 		struct cfs_scan_rec r = { .block = at };
 		int rc;
@@ -139,17 +140,48 @@ bool cfs_ent_ok(const struct cfs_disk_ent *ent, uint32_t n_segs, uint32_t seg_bl
 	       cfs_obj_blocks(len) <= seg_blocks - block;
 }
 
-int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment,
+/*
+ * The last block of a segment; of a zone, which is never padded, the last that was written: in a full zone the
+ * device does not say which that was.
+ */
+static const struct cfs_disk_foot *find_foot(struct cfs_scan *sc, const struct cfs_seg_id *id,
+					     uint32_t segment, bool zoned, bool full,
+					     uint32_t *ret_block)
+{
+	const struct cfs_disk_foot *foot;
+	uint32_t least = !zoned ? id->seg_blocks - 1 : full ? CFS_DISK_SEG_HDR_BLOCKS : sc->end - 1;
+
+	for (uint32_t end = sc->end; end > least;) {
+		uint32_t n = cfs_min(end - least, WINDOW / BLK);
+
+		if (!cfs_scan_get(sc, end - n, n))
+			return NULL;
+		for (uint32_t at = end; at > end - n; at--) {
+			foot = cfs_scan_get(sc, at - 1, 1);
+			if (foot && cfs_foot_check(foot, id, segment)) {
+				*ret_block = at - 1;
+				return foot;
+			}
+		}
+		end -= n;
+	}
+	return NULL;
+}
+
+int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment, bool zoned,
 		     struct cfs_disk_foot *ret_foot, struct cfs_disk_ent **ret_ents,
 		     uint32_t *ret_n, uint32_t *ret_sum_blocks)
 {
-	const struct cfs_disk_foot *foot = cfs_scan_get(sc, id->seg_blocks - 1, 1);
 	const struct cfs_disk_rec *hdr;
+	const struct cfs_disk_foot *foot;
 	struct cfs_disk_rec *rec = NULL;
-	uint32_t at, blocks, n, got;
+	uint32_t at, blocks, n, got, foot_at;
 	int rc = -ENOENT;
 
-	if (!foot || !cfs_foot_check(foot, id, segment))
+	if (sc->end <= CFS_DISK_SEG_HDR_BLOCKS)
+		goto out;
+	foot = find_foot(sc, id, segment, zoned, sc->end == sc->seg_blocks, &foot_at);
+	if (!foot)
 		goto out;
 	*ret_foot = *foot;
 	at = cfs_le32_to_cpu(foot->sum_block);
@@ -157,6 +189,8 @@ int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t 
 	if (!hdr || !cfs_rec_check(hdr, id, at) || hdr->type != CFS_REC_SUMMARY)
 		goto out;
 	blocks = cfs_le32_to_cpu(hdr->blocks);
+	if (zoned && at + blocks != foot_at)
+		goto out;
 	rec = cfs_aligned_raw((size_t)blocks * BLK);
 	if (!rec) {
 		rc = -ENOMEM;

@@ -52,12 +52,22 @@ void cfs_store_later_run(struct cfs_timer *timer)
 	}
 }
 
-/* a rejected request: its priv is not the device's any more */
+/* a request that never reached the device: its priv is not the device's */
 static void rejected(struct cfs_defer *d)
 {
 	struct cfs_dev_req *req = cfs_container_of((uint64_t *)(void *)d, struct cfs_dev_req, priv);
 
 	req->done(req);
+}
+
+static void end_later(struct cfs_store *st, struct cfs_dev_req *req, int result)
+{
+	struct cfs_defer *d = (struct cfs_defer *)(void *)req->priv;
+
+	_Static_assert(sizeof(*d) <= sizeof(req->priv), "cfs_defer fits");
+	req->result = result;
+	*d = (struct cfs_defer){ .fn = rejected };
+	cfs_store_later(st, d);
 }
 
 void cfs_store_submit(struct cfs_store *st, struct cfs_dev_req *req)
@@ -67,15 +77,13 @@ void cfs_store_submit(struct cfs_store *st, struct cfs_dev_req *req)
 	st->inflight++;
 	if (req->op == CFS_DEV_WRITE)
 		st->bytes_total += req->len;
-	rc = cfs_dev_submit(st->dev, req);
-	if (rc) {
-		struct cfs_defer *d = (struct cfs_defer *)(void *)req->priv;
-
-		_Static_assert(sizeof(*d) <= sizeof(req->priv), "cfs_defer fits");
-		req->result = rc;
-		*d = (struct cfs_defer){ .fn = rejected };
-		cfs_store_later(st, d);
+	if (st->zoned && (req->op == CFS_DEV_WRITE || req->op == CFS_DEV_ZONE_RESET)) {
+		cfs_zone_submit(st, req);
+		return;
 	}
+	rc = cfs_dev_submit(st->dev, req);
+	if (rc)
+		end_later(st, req, rc);
 }
 
 void cfs_store_submitted(struct cfs_store *st)
@@ -155,7 +163,7 @@ uint32_t cfs_seg_dead(const struct cfs_store *st, const struct cfs_seg *s)
 /* what cleaning would give back: less than a sixteenth is not worth the copying */
 static uint32_t seg_reclaim(const struct cfs_store *st, const struct cfs_seg *s)
 {
-	uint32_t dead = s->state == CFS_SS_SEALED && s->sum_block && !cfs_seg_kept(s) ?
+	uint32_t dead = s->state == CFS_SS_SEALED && cfs_seg_listed(s) && !cfs_seg_kept(s) ?
 				cfs_seg_dead(st, s) :
 				0;
 
@@ -181,8 +189,23 @@ void cfs_seg_keep(struct cfs_store *st, uint32_t seg, bool for_good)
 
 	st->reclaim -= seg_reclaim(st, s);
 	s->rot_live = s->live;
-	if (for_good)
+	if (for_good) {
 		s->sum_block = 0;
+		free(s->ents);
+		s->ents = NULL;
+	}
+	st->reclaim += seg_reclaim(st, s);
+}
+
+void cfs_seg_set_ents(struct cfs_store *st, uint32_t seg, struct cfs_disk_ent *ents, uint32_t n)
+{
+	struct cfs_seg *s = &st->segs[seg];
+
+	st->reclaim -= seg_reclaim(st, s);
+	free(s->ents);
+	s->ents = ents;
+	s->n_ents = n;
+	s->flags |= CFS_SF_MOVE;
 	st->reclaim += seg_reclaim(st, s);
 }
 
@@ -222,9 +245,14 @@ void cfs_seg_release(struct cfs_store *st, uint32_t seg)
 	s->state = CFS_SS_FREE;
 	if (s->flags & CFS_SF_DUP)
 		st->n_dup--;
-	s->flags &= CFS_SF_FILLED;
+	s->flags &= (uint8_t)~(CFS_SF_DUP | CFS_SF_MOVE);
+	free(s->ents);
+	s->ents = NULL;
 	s->used = s->tombs = s->sum_block = s->sum_blocks = s->rot_live = 0;
-	st->n_free++;
+	if (s->flags & CFS_SF_DEAD)
+		s->state = CFS_SS_BAD; /* it was retired */
+	else
+		st->n_free++;
 	st->cleaner.stuck = false;
 	/* tombstones that named its records have done their work */
 	for (uint32_t i = 0; i < s->n_homes; i++) {
@@ -316,18 +344,37 @@ static void hdr_written(struct cfs_dev_req *req)
 
 	cfs_store_submitted(io->st);
 	if (err)
-		cfs_err("store: writing the header of segment %u failed: %s", io->seg,
+		cfs_err("store: %s of segment %u failed: %s",
+			req->op == CFS_DEV_WRITE ? "writing the header" : "the reset", io->seg,
 			strerror(-err));
 	io->done(io, err);
+}
+
+/* a zone has no header that says so: it is reset */
+static bool seg_type_is_free(enum cfs_seg_type type)
+{
+	return type == CFS_SEG_FREE || type == CFS_SEG_POOL;
 }
 
 void cfs_seg_hdr_write(struct cfs_store *st, struct cfs_seg_io *io, uint32_t seg,
 		       enum cfs_seg_type type, void (*done)(struct cfs_seg_io *io, int err))
 {
-	cfs_seg_hdr_fill(st, seg, type, io->buf);
 	io->st = st;
 	io->seg = seg;
 	io->done = done;
+	if (st->zoned && seg_type_is_free(type)) {
+		io->req = (struct cfs_dev_req){ .op = CFS_DEV_ZONE_RESET,
+						.offset = cfs_seg_off(st, seg, 0),
+						.done = hdr_written };
+		if (!(st->segs[seg].flags & CFS_SF_DEAD)) {
+			cfs_store_submit(st, &io->req);
+			return;
+		}
+		st->inflight++;
+		end_later(st, &io->req, cfs_zone_retire(st, seg) ? 0 : -ENOSPC);
+		return;
+	}
+	cfs_seg_hdr_fill(st, seg, type, io->buf);
 	io->iov = (struct iovec){ io->buf, CFS_DISK_SEG_HDR_BLOCKS * BLK };
 	io->req = (struct cfs_dev_req){
 		.op = CFS_DEV_WRITE,
@@ -343,9 +390,12 @@ void cfs_seg_hdr_write(struct cfs_store *st, struct cfs_seg_io *io, uint32_t seg
 
 int cfs_seg_hdr_write_sync(struct cfs_store *st, uint32_t seg, enum cfs_seg_type type)
 {
-	void *buf = cfs_aligned_alloc(CFS_DISK_SEG_HDR_BLOCKS * BLK);
+	void *buf;
 	int rc;
 
+	if (st->zoned && seg_type_is_free(type))
+		return cfs_zone_sync(st, seg, CFS_DEV_ZONE_RESET);
+	buf = cfs_aligned_alloc(CFS_DISK_SEG_HDR_BLOCKS * BLK);
 	if (!buf)
 		return -ENOMEM;
 	cfs_seg_hdr_fill(st, seg, type, buf);

@@ -32,27 +32,43 @@ static void store_free(struct cfs_store *st)
 		return;
 	for (uint32_t i = 0; i < CFS_OSEGS; i++)
 		cfs_oseg_drop(&st->osegs[i]);
-	for (uint32_t i = 0; st->segs && i < st->n_segs; i++)
+	for (uint32_t i = 0; st->segs && i < st->n_segs; i++) {
 		free(st->segs[i].homes);
+		free(st->segs[i].ents);
+	}
 	cfs_clean_exit(st);
 	cfs_pool_exit(st);
 	cfs_delete_exit(st);
 	cfs_read_exit(st);
 	cfs_write_exit(st);
 	cfs_index_destroy(st->index);
+	cfs_zones_exit(st);
 	free(st->segs);
 	free(st);
 }
 
-static int store_setup(struct cfs_store *st, uint64_t reserve_bytes)
+void cfs_store_geometry(struct cfs_store *st)
 {
-	int rc;
+	uint64_t zone_bytes = cfs_le64_to_cpu(st->sb.zone_bytes);
 
+	st->zoned = st->sb.incompat != 0;
 	st->seg_bytes = cfs_le32_to_cpu(st->sb.segment_bytes);
 	st->seg_blocks = st->seg_bytes / BLK;
+	st->seg_base = st->zoned ? CFS_DISK_ROOT_ZONES * zone_bytes : CFS_DISK_SEG_OFF;
+	st->seg_stride = st->zoned ? zone_bytes : st->seg_bytes;
 	st->n_segs = cfs_le32_to_cpu(st->sb.segments);
 	st->obj_max = cfs_obj_max_of(st->seg_bytes);
 	st->format_id = cfs_le64_to_cpu(st->sb.format_id);
+}
+
+static int store_setup(struct cfs_store *st, uint64_t reserve_bytes)
+{
+	unsigned block_bits = 0;
+	int rc;
+
+	cfs_store_geometry(st);
+	while (st->seg_blocks >> block_bits)
+		block_bits++;
 	st->epoch = cfs_le64_to_cpu(st->sb.epoch) + 1;
 	st->next_rec_seq = st->epoch << 40;
 	st->reserve = cfs_max(CFS_RESERVE_MIN, st->n_segs / 64);
@@ -70,7 +86,11 @@ static int store_setup(struct cfs_store *st, uint64_t reserve_bytes)
 	st->segs = calloc(st->n_segs, sizeof(*st->segs));
 	if (!st->segs)
 		return -ENOMEM;
-	rc = cfs_index_create(&st->index);
+	for (uint32_t i = 0; i < st->n_segs; i++)
+		st->segs[i].end = st->seg_blocks;
+	rc = cfs_index_create(block_bits, &st->index);
+	if (!rc && st->zoned)
+		rc = cfs_zones_init(st);
 	if (!rc)
 		rc = cfs_write_init(st);
 	if (!rc)
@@ -96,7 +116,7 @@ int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_stor
 		return rc;
 	st->dev = p->dev;
 	st->clock = p->clock;
-	rc = cfs_super_load(st->dev, &st->sb, errbuf, errlen);
+	rc = cfs_super_load(&st->root, st->dev, &st->sb, errbuf, errlen);
 	if (rc)
 		goto out;
 	if (st->sb.ro_compat || st->dev->info.flags & CFS_DEV_F_READONLY) {
@@ -119,9 +139,17 @@ int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_stor
 	/* from here on the target counts as not closed in order */
 	st->sb.state = 0;
 	st->sb.epoch = cfs_cpu_to_le64(st->epoch);
-	rc = cfs_super_write(st->dev, &st->sb);
+	rc = cfs_super_write(&st->root, &st->sb);
+	if (!rc && st->zoned)
+		rc = cfs_root_tidy(&st->root);
 	if (rc) {
 		snprintf(errbuf, errlen, "writing the superblock failed: %s", strerror(-rc));
+		goto out;
+	}
+	/* zones are not written again in place: what can be read must be durable before it counts */
+	rc = st->zoned ? st->dev->ops->flush_sync(st->dev) : 0;
+	if (rc) {
+		snprintf(errbuf, errlen, "the first flush failed: %s", strerror(-rc));
 		goto out;
 	}
 	rc = cfs_votes_load(st, true, errbuf, errlen);
@@ -159,20 +187,24 @@ static int close_clean(struct cfs_store *st)
 
 	for (uint32_t i = 0; i < CFS_OSEGS && !rc; i++) {
 		struct cfs_oseg *os = &st->osegs[i];
+		bool sealed;
 
 		if (os->state != CFS_OSS_READY)
 			continue;
 		CFS_ASSERT(cfs_list_empty(&os->flight));
 		/* room for this summary and a later one, or it ends here */
-		rc = cfs_oseg_write_summary_sync(
-			st, os,
-			os->want_seal ||
-				!cfs_oseg_room(st, os, cfs_sum_blocks(os->n_ents) + 8, 64));
+		sealed = os->want_seal ||
+			 !cfs_oseg_room(st, os, cfs_sum_blocks(os->n_ents) + 8, 64);
+		if (st->zoned && os->hole != UINT32_MAX)
+			continue; /* a write has failed there: the next start scans it */
+		rc = cfs_oseg_write_summary_sync(st, os, sealed);
+		if (!rc && sealed && st->zoned)
+			rc = cfs_zone_sync(st, os->seg, CFS_DEV_ZONE_FINISH);
 	}
 	if (rc)
 		return rc;
 	st->sb.state = cfs_cpu_to_le32(CFS_SUPER_CLEAN);
-	return cfs_super_write(st->dev, &st->sb);
+	return cfs_super_write(&st->root, &st->sb);
 }
 
 void cfs_store_close(struct cfs_store *st, bool clean)

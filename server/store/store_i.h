@@ -2,7 +2,8 @@
 /*
  * store_i.h - what the files of a store share. One thread owns a store and everything here.
  *
- *   super.c    format, superblock, vote slots
+ *   super.c    format, superblock, vote slots; root.c  the log of superblocks of a zoned target
+ *   zone.c     segments that are zones: order of writes, active ones, failures
  *   seg.c      segment table: space, headers, accounting; deferred calls, device requests
  *   store.c    opening, stopping, closing, statistics; recover.c  what is on the device
  *   scan.c     reading records at start-up
@@ -10,7 +11,7 @@
  *   write.c read.c delete.c   the object calls
  *   clean.c    the cleaner
  *   pool.c     zero-filling of journal segments
- *   journal.c  a journal: the calls; jwrite.c  its records; jload.c  reading it back
+ *   journal.c  a journal: the calls; jwrite.c  its records; jmove.c  failed writes; jload.c  reading it back
  *   check.c    offline check
  *   index.c    oid -> place; codec.c  encodings
  */
@@ -54,6 +55,10 @@ enum cfs_seg_state {
 };
 #define CFS_SF_FILLED	1u	/* written end to end: CFS_SEGF_FILLED */
 #define CFS_SF_DUP	2u	/* holds older copies of moved objects: cleaned before any other */
+#define CFS_SF_MOVE	4u	/* has no summary on the device, or is failing: cleaned at once, too */
+#define CFS_SF_ACTIVE	8u	/* zones: counts as active */
+#define CFS_SF_RAGGED	32u	/* zones: a cut left part of a block at the end */
+#define CFS_SF_DEAD	16u	/* zones: cannot be written or reset, for ever */
 
 /* where tombstones live that name records of a segment */
 struct cfs_seg_home {
@@ -69,6 +74,9 @@ struct cfs_seg {
 	uint32_t tombs;		/* tombstones in it that still matter */
 	uint32_t sum_block, sum_blocks;	/* of a sealed one; 0: has no summary */
 	uint32_t readers;	/* reads under way: it is not freed before they end */
+	uint32_t end;		/* zones: blocks that have been written; else all */
+	uint32_t n_ents;
+	struct cfs_disk_ent *ents;	/* instead of a summary that could not be written */
 	/* live blocks when the cleaner met damage; it waits until some are gone */
 	uint32_t rot_live;
 	uint8_t state, flags;
@@ -231,10 +239,25 @@ struct cfs_tomber {
 
 #define CFS_WHASH	64u
 
+/* where superblocks are written: two fixed places, or a log in the first zones */
+struct cfs_root {
+	struct cfs_dev *dev;
+	uint32_t zone;		/* the one that is written to */
+	uint64_t wp;		/* bytes in it; UINT64_MAX: no room */
+};
+
+struct cfs_zq;
+
 struct cfs_store {
 	struct cfs_dev *dev;
 	struct cfs_clock *clock;
 	struct cfs_disk_super sb;	/* as last written */
+	struct cfs_root root;
+	bool zoned;
+	uint64_t seg_base, seg_stride;	/* bytes: the first segment, from one to the next */
+	struct cfs_zq *zq;
+	uint32_t n_active, max_active;	/* zones */
+	uint64_t zone_resets, zones_failed;
 	uint32_t seg_bytes, seg_blocks, n_segs;
 	uint32_t obj_max;	/* bytes */
 	uint64_t format_id, epoch;
@@ -266,6 +289,7 @@ struct cfs_store {
 	struct cfs_pool pool;
 
 	struct cfs_list journals;
+	uint32_t n_journals;
 	uint32_t vote_group[CFS_DISK_VOTE_GROUPS];
 	bool vote_used[CFS_DISK_VOTE_GROUPS];
 	struct cfs_disk_vote votes[CFS_DISK_VOTE_GROUPS];
@@ -280,12 +304,13 @@ struct cfs_store {
 	bool was_clean;		/* closed in order the last time */
 	bool settled;		/* what recovery found has been flushed: the cleaner may run */
 
+	uint64_t bytes_journal, bytes_moved, atomic_records;
 	uint64_t bytes_user, bytes_total, cleaned, checksum_errors, open_ns;
 };
 
 static inline uint64_t cfs_seg_off(const struct cfs_store *st, uint32_t seg, uint32_t block)
 {
-	return CFS_DISK_SEG_OFF + (uint64_t)seg * st->seg_bytes + (uint64_t)block * BLK;
+	return st->seg_base + seg * st->seg_stride + (uint64_t)block * BLK;
 }
 
 static inline struct cfs_seg_id cfs_seg_ident(const struct cfs_store *st, uint32_t seg)
@@ -309,6 +334,12 @@ static inline bool cfs_seg_is_data(const struct cfs_seg *s)
 	return s->state == CFS_SS_OPEN || s->state == CFS_SS_SEALED;
 }
 
+/* is it known what it holds, so that it can be cleaned? */
+static inline bool cfs_seg_listed(const struct cfs_seg *s)
+{
+	return s->sum_block || s->ents;
+}
+
 /* the cleaner met damage, and leaves the segment alone until more of it has been deleted */
 static inline bool cfs_seg_kept(const struct cfs_seg *s)
 {
@@ -320,13 +351,38 @@ void *cfs_aligned_raw(size_t bytes);	/* the same, not zeroed */
 
 /* super.c */
 uint32_t cfs_obj_max_of(uint32_t seg_bytes);
-/* the newer valid superblock of a device; errbuf says why not */
-int cfs_super_load(struct cfs_dev *dev, struct cfs_disk_super *ret_sb, char *errbuf, size_t errlen);
-/* next seq, the other slot */
-int cfs_super_write(struct cfs_dev *dev, struct cfs_disk_super *sb);
+/* the newest valid superblock of a device; errbuf says why not */
+int cfs_super_load(struct cfs_root *root, struct cfs_dev *dev, struct cfs_disk_super *ret_sb,
+		   char *errbuf, size_t errlen);
+/* next seq, the other slot, or the next place in the log */
+int cfs_super_write(struct cfs_root *root, struct cfs_disk_super *sb);
+/* what a superblock says of places */
+void cfs_store_geometry(struct cfs_store *st);
+/* are both copies of a vote one atomic write? */
+bool cfs_vote_is_atomic(const struct cfs_store *st);
 int cfs_vote_slot(struct cfs_store *st, uint32_t group);	/* or -ENOSPC */
 int cfs_vote_set(struct cfs_store *st, uint32_t slot, uint64_t term, uint64_t voted_for);
 int cfs_votes_load(struct cfs_store *st, bool repair, char *errbuf, size_t errlen);
+
+/* root.c */
+int cfs_root_load(struct cfs_root *root, struct cfs_dev *dev, struct cfs_disk_super *ret_sb);
+int cfs_root_tidy(struct cfs_root *root);
+int cfs_root_write(struct cfs_root *root, const struct cfs_disk_super *sb);
+int cfs_root_create(struct cfs_root *root, struct cfs_dev *dev);
+
+/* zone.c */
+/* the log of superblocks, a journal, two data segments, and one that ends while another begins */
+#define CFS_ZONES_ACTIVE_MIN	5u
+uint32_t cfs_zone_limit(const struct cfs_dev_info *info);
+int cfs_zones_reset_all(struct cfs_dev *dev, uint32_t n);
+int cfs_zones_init(struct cfs_store *st);
+void cfs_zones_exit(struct cfs_store *st);
+int cfs_zones_load(struct cfs_store *st);
+int cfs_zone_pad(struct cfs_store *st, uint32_t seg);
+int cfs_zone_sync(struct cfs_store *st, uint32_t seg, enum cfs_dev_op op);
+bool cfs_zone_retire(struct cfs_store *st, uint32_t seg);
+void cfs_zone_submit(struct cfs_store *st, struct cfs_dev_req *req);
+void cfs_zone_finish(struct cfs_store *st, uint32_t seg);
 
 /* seg.c */
 void cfs_store_later(struct cfs_store *st, struct cfs_defer *d);
@@ -345,6 +401,8 @@ void cfs_seg_hdr_write(struct cfs_store *st, struct cfs_seg_io *io, uint32_t seg
 int cfs_seg_hdr_write_sync(struct cfs_store *st, uint32_t seg, enum cfs_seg_type type);
 void cfs_seg_live(struct cfs_store *st, uint32_t seg, int64_t blocks);
 void cfs_seg_keep(struct cfs_store *st, uint32_t seg, bool for_good);
+/* the segment's summary stays in memory, and is freed with it; takes ents */
+void cfs_seg_set_ents(struct cfs_store *st, uint32_t seg, struct cfs_disk_ent *ents, uint32_t n);
 void cfs_seg_sealed(struct cfs_store *st, uint32_t seg, uint32_t used, uint32_t sum_block,
 		    uint32_t sum_blocks);
 uint32_t cfs_seg_dead(const struct cfs_store *st, const struct cfs_seg *s);
@@ -405,13 +463,14 @@ struct cfs_scan {		/* a window onto a segment, for blocking reads */
 	struct cfs_dev *dev;
 	uint64_t base;		/* of the segment on the device */
 	uint32_t seg_blocks;
+	uint32_t end;		/* blocks behind it have never been written */
 	uint32_t at, n;		/* blocks in the window */
 	uint8_t *buf;		/* CFS_SCAN_BYTES */
 	int err;		/* of the last read */
 };
 int cfs_scan_init(struct cfs_scan *sc, struct cfs_dev *dev);
 void cfs_scan_exit(struct cfs_scan *sc);
-void cfs_scan_segment(struct cfs_scan *sc, uint64_t base, uint32_t seg_blocks);
+void cfs_scan_segment(struct cfs_scan *sc, const struct cfs_store *st, uint32_t seg);
 /* `blocks` blocks from `block` on; NULL: cannot be read (sc->err). Valid until the next call */
 const void *cfs_scan_get(struct cfs_scan *sc, uint32_t block, uint32_t blocks);
 
@@ -429,7 +488,7 @@ struct cfs_scan_list {
 int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from,
 		  struct cfs_scan_list *list);
 /* footer and summary; ents are allocated. 0; -ENOENT there is no valid one; -ENOMEM */
-int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment,
+int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment, bool zoned,
 		     struct cfs_disk_foot *ret_foot, struct cfs_disk_ent **ret_ents,
 		     uint32_t *ret_n, uint32_t *ret_sum_blocks);
 bool cfs_ent_ok(const struct cfs_disk_ent *ent, uint32_t n_segs, uint32_t seg_blocks,

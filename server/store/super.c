@@ -32,11 +32,12 @@ uint32_t cfs_obj_max_of(uint32_t seg_bytes)
 	return cfs_min(seg_bytes / 2, CFS_OBJECT_MAX);
 }
 
-int cfs_super_load(struct cfs_dev *dev, struct cfs_disk_super *ret_sb, char *errbuf, size_t errlen)
+/* the newer of the two copies at fixed places; with -EPROTONOSUPPORT the one that is not known */
+static int load_slots(struct cfs_dev *dev, struct cfs_disk_super *ret_sb)
 {
 	static const uint64_t offs[2] = { CFS_DISK_SB_OFF0, CFS_DISK_SB_OFF1 };
 	struct cfs_disk_super *sb = cfs_aligned_alloc(2 * sizeof(*sb));
-	int rc[2], err = 0, best = -1;
+	int rc[2], err, best = -1;
 
 	if (!sb)
 		return -ENOMEM;
@@ -49,50 +50,75 @@ int cfs_super_load(struct cfs_dev *dev, struct cfs_disk_super *ret_sb, char *err
 		if (!rc[i] &&
 		    (best < 0 || cfs_le64_to_cpu(sb[i].seq) > cfs_le64_to_cpu(sb[best].seq)))
 			best = i;
+		if (rc[i] == -EPROTONOSUPPORT && best < 0)
+			*ret_sb = sb[i];
 	}
-	if (best >= 0) {
+	if (best >= 0)
 		*ret_sb = sb[best];
-		if (cfs_le64_to_cpu(sb[best].device_bytes) > dev->info.size_bytes) {
-			err = -EUCLEAN;
-			snprintf(errbuf, errlen,
-				 "the device has shrunk: %llu bytes, formatted with %llu",
-				 (unsigned long long)dev->info.size_bytes,
-				 (unsigned long long)cfs_le64_to_cpu(sb[best].device_bytes));
-		}
-		goto out;
-	}
-	if (rc[0] == -EPROTONOSUPPORT || rc[1] == -EPROTONOSUPPORT) {
-		err = -EPROTONOSUPPORT;
-		snprintf(errbuf, errlen, "the superblock is of a newer format than version %u",
-			 CFS_DISK_VERSION);
-	} else if (rc[0] == -EMEDIUMTYPE && rc[1] == -EMEDIUMTYPE) {
-		err = -EMEDIUMTYPE;
-		snprintf(errbuf, errlen, "no ClaudeFS superblock at offsets 0 and %llu",
-			 CFS_DISK_SB_OFF1);
-	} else {
-		err = rc[0] == -EMEDIUMTYPE ? rc[1] : rc[0];
-		snprintf(errbuf, errlen,
-			 "both superblocks (offsets 0 and %llu) are damaged or unreadable: %s",
-			 CFS_DISK_SB_OFF1, strerror(-err));
-	}
-out:
+	err = best >= 0						       ? 0 :
+	      rc[0] == -EPROTONOSUPPORT || rc[1] == -EPROTONOSUPPORT ? -EPROTONOSUPPORT :
+	      rc[0] == -EMEDIUMTYPE				       ? rc[1] :
+									 rc[0];
 	free(sb);
 	return err;
 }
 
-int cfs_super_write(struct cfs_dev *dev, struct cfs_disk_super *sb)
+int cfs_super_load(struct cfs_root *root, struct cfs_dev *dev, struct cfs_disk_super *ret_sb,
+		   char *errbuf, size_t errlen)
 {
-	struct cfs_disk_super *buf = cfs_aligned_alloc(sizeof(*buf));
+	bool zoned = dev->info.flags & CFS_DEV_F_ZONED;
+	struct cfs_disk_super sb;
+	int rc;
+
+	*root = (struct cfs_root){ .dev = dev };
+	rc = zoned ? cfs_root_load(root, dev, &sb) : load_slots(dev, &sb);
+	if (rc == -EPROTONOSUPPORT) {
+		snprintf(errbuf, errlen,
+			 "the superblock is of format version %u, or has features that are not "
+			 "known here (versions %u to %u)",
+			 cfs_le32_to_cpu(sb.version), CFS_DISK_VERSION_MIN, CFS_DISK_VERSION);
+	} else if (rc == -EMEDIUMTYPE) {
+		snprintf(errbuf, errlen, zoned ? "no ClaudeFS superblock in the first %u zones" :
+						 "no ClaudeFS superblock at offsets 0 and 65536",
+			 CFS_DISK_ROOT_ZONES);
+	} else if (rc) {
+		snprintf(errbuf, errlen, "all superblocks (%s) are damaged or unreadable: %s",
+			 zoned ? "the first 4 zones" : "offsets 0 and 65536", strerror(-rc));
+	} else if (cfs_le64_to_cpu(sb.device_bytes) > dev->info.size_bytes) {
+		rc = -EUCLEAN;
+		snprintf(errbuf, errlen, "the device has shrunk: %llu bytes, formatted with %llu",
+			 (unsigned long long)dev->info.size_bytes,
+			 (unsigned long long)cfs_le64_to_cpu(sb.device_bytes));
+	} else if (zoned ? cfs_le64_to_cpu(sb.zone_bytes) != dev->info.zone_bytes ||
+				   cfs_le32_to_cpu(sb.segment_bytes) > dev->info.zone_capacity :
+			   sb.incompat != 0) {
+		rc = -EUCLEAN;
+		snprintf(errbuf, errlen, "the device has zones of %llu bytes, formatted with %llu",
+			 (unsigned long long)dev->info.zone_bytes,
+			 (unsigned long long)cfs_le64_to_cpu(sb.zone_bytes));
+	} else {
+		*ret_sb = sb;
+	}
+	return rc;
+}
+
+int cfs_super_write(struct cfs_root *root, struct cfs_disk_super *sb)
+{
+	struct cfs_disk_super *buf;
 	uint64_t seq = cfs_le64_to_cpu(sb->seq) + 1;
 	int rc;
 
+	sb->seq = cfs_cpu_to_le64(seq);
+	sb->version = cfs_cpu_to_le32(CFS_DISK_VERSION);
+	cfs_disk_crc_set(sb, sizeof(*sb));
+	if (root->dev->info.flags & CFS_DEV_F_ZONED)
+		return cfs_root_write(root, sb);
+	buf = cfs_aligned_alloc(sizeof(*buf));
 	if (!buf)
 		return -ENOMEM;
-	sb->seq = cfs_cpu_to_le64(seq);
-	cfs_disk_crc_set(sb, sizeof(*sb));
 	*buf = *sb;
-	rc = dev->ops->write_sync(dev, seq & 1 ? CFS_DISK_SB_OFF1 : CFS_DISK_SB_OFF0, buf,
-				  sizeof(*buf));
+	rc = root->dev->ops->write_sync(root->dev, seq & 1 ? CFS_DISK_SB_OFF1 : CFS_DISK_SB_OFF0,
+					buf, sizeof(*buf));
 	free(buf);
 	return rc;
 }
@@ -108,89 +134,148 @@ static uint32_t choose_segment(uint64_t bytes)
 	return (uint32_t)seg;
 }
 
-int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, char *errbuf,
-		     size_t errlen)
+/* by which segment headers of an earlier life do not count: never the same id twice in a row */
+static uint64_t new_format_id(struct cfs_dev *dev, const struct cfs_format_params *p)
 {
-	struct cfs_disk_super *sb = NULL, old;
-	uint32_t seg_bytes = p->segment_bytes;
-	uint64_t bytes = dev->info.size_bytes, n, format_id;
-	struct cfs_disk_seg hdr = { 0 };
-	uint8_t *buf = NULL;
+	struct cfs_disk_super old;
+	struct cfs_root root;
 	char ignored[128];
-	int rc = -EINVAL;
 
-	if (bytes < CFS_DISK_SEG_OFF + (uint64_t)CFS_DISK_SEGMENTS_MIN * CFS_DISK_SEG_MIN ||
-	    dev->info.write_unit > BLK || dev->info.zone_bytes) {
-		snprintf(errbuf, errlen,
-			 "device of %llu bytes: too small (9 MiB is the least), or zoned",
+	if (!cfs_super_load(&root, dev, &old, ignored, sizeof(ignored)))
+		return cfs_hash_u64(cfs_le64_to_cpu(old.format_id) + 1);
+	return cfs_hash64(p->cluster, sizeof(p->cluster),
+			  cfs_hash_u64(p->label_time_ns) + p->target_id);
+}
+
+/* how a device without zones is divided. 0, or -EINVAL with the reason */
+static int plan_segments(const struct cfs_dev *dev, uint32_t *seg_bytes, uint64_t *ret_n,
+			 char *errbuf, size_t errlen)
+{
+	uint64_t bytes = dev->info.size_bytes;
+
+	if (bytes < CFS_DISK_SEG_OFF + (uint64_t)CFS_DISK_SEGMENTS_MIN * CFS_DISK_SEG_MIN) {
+		snprintf(errbuf, errlen, "device of %llu bytes: too small (9 MiB is the least)",
 			 (unsigned long long)bytes);
 		return -EINVAL;
 	}
-	if (!seg_bytes)
-		seg_bytes = choose_segment(bytes);
-	if (seg_bytes < CFS_DISK_SEG_MIN || seg_bytes > CFS_DISK_SEG_MAX ||
-	    seg_bytes & (seg_bytes - 1)) {
+	if (!*seg_bytes)
+		*seg_bytes = choose_segment(bytes);
+	if (*seg_bytes < CFS_DISK_SEG_MIN || *seg_bytes > CFS_DISK_SEG_MAX ||
+	    *seg_bytes & (*seg_bytes - 1)) {
 		snprintf(errbuf, errlen, "segment size %u: must be a power of two, 1 MiB to 64 MiB",
-			 seg_bytes);
+			 *seg_bytes);
 		return -EINVAL;
 	}
-	n = cfs_min((bytes - CFS_DISK_SEG_OFF) / seg_bytes, (uint64_t)CFS_DISK_SEGMENTS_MAX - 1);
-	if (n < CFS_DISK_SEGMENTS_MIN) {
+	*ret_n = cfs_min((bytes - CFS_DISK_SEG_OFF) / *seg_bytes,
+			 (uint64_t)CFS_DISK_SEGMENTS_MAX - 1);
+	if (*ret_n >= CFS_DISK_SEGMENTS_MIN)
+		return 0;
+	snprintf(errbuf, errlen, "device of %llu bytes: at least %u segments of %u bytes are needed",
+		 (unsigned long long)bytes, CFS_DISK_SEGMENTS_MIN, *seg_bytes);
+	return -EINVAL;
+}
+
+/* a zone is a segment */
+static int plan_zones(const struct cfs_dev *dev, uint32_t *seg_bytes, uint64_t *ret_n, char *errbuf,
+		      size_t errlen)
+{
+	const struct cfs_dev_info *info = &dev->info;
+	uint64_t cap = cfs_align_down(info->zone_capacity, BLK);
+
+	if (*seg_bytes && *seg_bytes != cap) {
+		snprintf(errbuf, errlen, "the device has zones: a segment is a zone of %llu bytes",
+			 (unsigned long long)cap);
+		return -EINVAL;
+	}
+	if (cap < CFS_DISK_SEG_MIN || info->zone_bytes > CFS_DISK_ZONE_MAX || info->zone_bytes % BLK) {
+		snprintf(errbuf, errlen, "zones of %llu bytes (capacity %llu): 1 MiB to 2 GiB can be used",
+			 (unsigned long long)info->zone_bytes, (unsigned long long)cap);
+		return -EINVAL;
+	}
+	if (info->n_zones < CFS_DISK_ROOT_ZONES + CFS_DISK_SEGMENTS_MIN ||
+	    cfs_zone_limit(info) < CFS_ZONES_ACTIVE_MIN) {
 		snprintf(errbuf, errlen,
-			 "device of %llu bytes: at least %u segments of %u bytes are needed",
-			 (unsigned long long)bytes, CFS_DISK_SEGMENTS_MIN, seg_bytes);
+			 "%u zones, %u of them active at a time: at least %u and %u are needed",
+			 info->n_zones, cfs_zone_limit(info),
+			 CFS_DISK_ROOT_ZONES + CFS_DISK_SEGMENTS_MIN, CFS_ZONES_ACTIVE_MIN);
 		return -EINVAL;
 	}
+	*seg_bytes = (uint32_t)cap;
+	*ret_n = cfs_min(info->n_zones - CFS_DISK_ROOT_ZONES, CFS_DISK_SEGMENTS_MAX - 1);
+	return 0;
+}
 
-	/* segment headers of an earlier life must not count: never the same id twice in a row */
-	format_id = cfs_hash64(p->cluster, sizeof(p->cluster),
-			       cfs_hash_u64(p->label_time_ns) + p->target_id);
-	if (!cfs_super_load(dev, &old, ignored, sizeof(ignored)))
-		format_id = cfs_hash_u64(cfs_le64_to_cpu(old.format_id) + 1);
+/* superblocks of an earlier life go, and the first segment is ready to be a journal */
+static int wipe(struct cfs_dev *dev, uint32_t seg_bytes, uint64_t format_id)
+{
+	struct cfs_disk_seg hdr = { .type = CFS_SEG_POOL,
+				    .flags = cfs_cpu_to_le16(CFS_SEGF_FILLED),
+				    .format_id = cfs_cpu_to_le64(format_id),
+				    .seg_seq = cfs_cpu_to_le64(1) };
+	uint8_t *buf = cfs_aligned_alloc(FORMAT_FILL);
+	int rc = buf ? 0 : -ENOMEM;
 
-	rc = -ENOMEM;
-	sb = cfs_aligned_alloc(sizeof(*sb));
-	buf = cfs_aligned_alloc(FORMAT_FILL);
-	if (!sb || !buf)
-		goto out;
-	/*
-	 * wipe the old superblocks first: a format that is cut short leaves no target, not half
-	 * of two
-	 */
-	rc = dev->ops->write_sync(dev, 0, buf, (uint32_t)CFS_DISK_SEG_OFF);
+	if (!rc)
+		rc = dev->ops->write_sync(dev, 0, buf, (uint32_t)CFS_DISK_SEG_OFF);
 	for (uint32_t at = 0; !rc && at < seg_bytes; at += FORMAT_FILL)
 		rc = dev->ops->write_sync(dev, CFS_DISK_SEG_OFF + at, buf,
 					  cfs_min(seg_bytes, FORMAT_FILL));
-	if (rc)
-		goto out;
-	hdr.type = CFS_SEG_POOL;
-	hdr.flags = cfs_cpu_to_le16(CFS_SEGF_FILLED);
-	hdr.format_id = cfs_cpu_to_le64(format_id);
-	hdr.seg_seq = cfs_cpu_to_le64(1);
-	cfs_seg_hdr_encode(buf, &hdr);
-	memcpy(buf + BLK, buf, BLK);
-	rc = dev->ops->write_sync(dev, CFS_DISK_SEG_OFF, buf, CFS_DISK_SEG_HDR_BLOCKS * BLK);
-	if (rc)
-		goto out;
+	if (!rc) {
+		cfs_seg_hdr_encode(buf, &hdr);
+		memcpy(buf + BLK, buf, BLK);
+		rc = dev->ops->write_sync(dev, CFS_DISK_SEG_OFF, buf, CFS_DISK_SEG_HDR_BLOCKS * BLK);
+	}
+	free(buf);
+	return rc;
+}
 
+int cfs_store_format(struct cfs_dev *dev, const struct cfs_format_params *p, char *errbuf,
+		     size_t errlen)
+{
+	bool zoned = dev->info.flags & CFS_DEV_F_ZONED;
+	struct cfs_disk_super *sb = NULL;
+	struct cfs_root root = { .dev = dev };
+	uint32_t seg_bytes = p->segment_bytes;
+	uint64_t n, format_id;
+	int rc;
+
+	if (dev->info.write_unit > BLK) {
+		snprintf(errbuf, errlen, "device with sectors of %u bytes: 4096 is the most",
+			 dev->info.write_unit);
+		return -EINVAL;
+	}
+	rc = zoned ? plan_zones(dev, &seg_bytes, &n, errbuf, errlen) :
+		     plan_segments(dev, &seg_bytes, &n, errbuf, errlen);
+	if (rc)
+		return rc;
+	format_id = new_format_id(dev, p);
+	sb = cfs_aligned_alloc(sizeof(*sb));
+	rc = sb ? 0 : -ENOMEM;
+	/* the old superblocks first: a format that is cut short leaves no target, not half of two */
+	if (!rc)
+		rc = zoned ? cfs_root_create(&root, dev) : wipe(dev, seg_bytes, format_id);
+	if (!rc && zoned)
+		rc = cfs_zones_reset_all(dev, (uint32_t)n);
+	if (rc)
+		goto out;
 	sb->magic = cfs_cpu_to_le64(CFS_SUPER_MAGIC);
-	sb->version = cfs_cpu_to_le32(CFS_DISK_VERSION);
 	sb->state = cfs_cpu_to_le32(CFS_SUPER_CLEAN);
 	memcpy(sb->cluster, p->cluster, sizeof(sb->cluster));
 	sb->target_id = cfs_cpu_to_le32(p->target_id);
 	sb->block_bytes = cfs_cpu_to_le32(BLK);
+	sb->incompat = cfs_cpu_to_le64(zoned ? CFS_INCOMPAT_ZONED : 0);
 	sb->label_time_ns = cfs_cpu_to_le64(p->label_time_ns);
-	sb->device_bytes = cfs_cpu_to_le64(bytes);
+	sb->device_bytes = cfs_cpu_to_le64(dev->info.size_bytes);
 	sb->format_id = cfs_cpu_to_le64(format_id);
 	sb->segment_bytes = cfs_cpu_to_le32(seg_bytes);
 	sb->segments = cfs_cpu_to_le32((uint32_t)n);
-	rc = cfs_super_write(dev, sb);
-	if (!rc)
-		rc = cfs_super_write(dev, sb);
+	sb->zone_bytes = cfs_cpu_to_le64(dev->info.zone_bytes);
+	rc = cfs_super_write(&root, sb);
+	if (!rc && !zoned)
+		rc = cfs_super_write(&root, sb);
 out:
 	if (rc)
 		snprintf(errbuf, errlen, "formatting failed: %s", strerror(-rc));
-	free(buf);
 	free(sb);
 	return rc;
 }
@@ -204,72 +289,100 @@ static uint64_t vote_off(uint32_t slot, uint32_t copy)
 
 static int vote_write(struct cfs_store *st, uint32_t slot)
 {
-	void *buf = cfs_aligned_alloc(BLK);
-	int rc = buf ? 0 : -ENOMEM;
+	uint8_t *buf;
+	int rc = 0;
 
-	if (buf)
-		memcpy(buf, &st->votes[slot], sizeof(st->votes[slot]));
-	/* one after the other: a torn copy leaves the other, old or new */
-	for (uint32_t c = 0; c < 2 && !rc; c++)
-		rc = st->dev->ops->write_sync(st->dev, vote_off(slot, c), buf, BLK);
+	if (st->zoned) {
+		memcpy(st->sb.votes, st->votes, sizeof(st->sb.votes));
+		return cfs_super_write(&st->root, &st->sb);
+	}
+	buf = cfs_aligned_alloc(2 * BLK);
+	if (!buf)
+		return -ENOMEM;
+	memcpy(buf, &st->votes[slot], sizeof(st->votes[slot]));
+	memcpy(buf + BLK, &st->votes[slot], sizeof(st->votes[slot]));
+	if (cfs_vote_is_atomic(st)) {
+		rc = st->dev->ops->write_sync(st->dev, vote_off(slot, 0), buf, 2 * BLK);
+	} else {
+		/* one after the other: a torn copy leaves the other, old or new */
+		for (uint32_t c = 0; c < 2 && !rc; c++)
+			rc = st->dev->ops->write_sync(st->dev, vote_off(slot, c), buf, BLK);
+	}
 	free(buf);
+	return rc;
+}
+
+bool cfs_vote_is_atomic(const struct cfs_store *st)
+{
+	return !st->zoned && cfs_dev_can_atomic(&st->dev->info, vote_off(0, 0), 2 * BLK);
+}
+
+/* of a zoned target: they came with the superblock, whose checksum stands for them */
+static void votes_of_root(struct cfs_store *st)
+{
+	for (uint32_t i = 0; i < CFS_DISK_VOTE_GROUPS; i++) {
+		if (!cfs_vote_check(&st->sb.votes[i], st->format_id))
+			continue;
+		st->votes[i] = st->sb.votes[i];
+		st->vote_used[i] = true;
+		st->vote_group[i] = cfs_le32_to_cpu(st->votes[i].group);
+	}
+}
+
+/* one slot, both copies at `a` */
+static int vote_load(struct cfs_store *st, uint32_t i, const uint8_t *a, bool repair, char *errbuf,
+		     size_t errlen)
+{
+	const uint8_t *b = a + BLK;
+	bool a_ok = cfs_vote_check(a, st->format_id), b_ok = cfs_vote_check(b, st->format_id);
+	struct cfs_disk_vote va, vb;
+	int rc = 0;
+
+	memcpy(&va, a, sizeof(va));
+	memcpy(&vb, b, sizeof(vb));
+	if (!a_ok && !b_ok) {
+		if (cfs_bytes_zero(a, BLK) && cfs_bytes_zero(b, BLK))
+			return 0;
+		/* a first vote torn in its first copy was never given; anything else is damage */
+		if (cfs_bytes_zero(b, BLK)) {
+			cfs_warn("store: unfinished first vote in slot %u ignored", i);
+			return 0;
+		}
+		snprintf(errbuf, errlen, "vote slot %u at offset %llu: both copies are damaged", i,
+			 (unsigned long long)vote_off(i, 0));
+		return -EUCLEAN;
+	}
+	st->votes[i] = !b_ok || (a_ok && cfs_le64_to_cpu(va.seq) >= cfs_le64_to_cpu(vb.seq)) ? va :
+												vb;
+	st->vote_used[i] = true;
+	st->vote_group[i] = cfs_le32_to_cpu(st->votes[i].group);
+	if (repair && (!a_ok || !b_ok || memcmp(&va, &vb, sizeof(va)))) {
+		rc = vote_write(st, i);
+		if (rc)
+			snprintf(errbuf, errlen, "writing vote slot %u failed: %s", i, strerror(-rc));
+	}
 	return rc;
 }
 
 int cfs_votes_load(struct cfs_store *st, bool repair, char *errbuf, size_t errlen)
 {
 	uint32_t bytes = CFS_DISK_VOTE_GROUPS * 2 * BLK;
-	uint8_t *buf = cfs_aligned_alloc(bytes);
+	uint8_t *buf;
 	int rc;
 
+	if (st->zoned) {
+		votes_of_root(st);
+		return 0;
+	}
+	buf = cfs_aligned_alloc(bytes);
 	if (!buf)
 		return -ENOMEM;
 	rc = st->dev->ops->read_sync(st->dev, CFS_DISK_VOTE_OFF, buf, bytes);
-	if (rc) {
+	if (rc)
 		snprintf(errbuf, errlen, "reading the vote slots at offset %llu failed: %s",
 			 CFS_DISK_VOTE_OFF, strerror(-rc));
-		goto out;
-	}
-	for (uint32_t i = 0; i < CFS_DISK_VOTE_GROUPS; i++) {
-		const uint8_t *a = buf + vote_off(i, 0) - CFS_DISK_VOTE_OFF, *b = a + BLK;
-		bool a_ok = cfs_vote_check(a, st->format_id),
-		     b_ok = cfs_vote_check(b, st->format_id);
-		struct cfs_disk_vote va, vb;
-
-		memcpy(&va, a, sizeof(va));
-		memcpy(&vb, b, sizeof(vb));
-		if (!a_ok && !b_ok) {
-			if (cfs_bytes_zero(a, BLK) && cfs_bytes_zero(b, BLK))
-				continue;
-			/*
-			 * a first vote torn in its first copy was never given; anything else is
-			 * damage
-			 */
-			if (cfs_bytes_zero(b, BLK)) {
-				cfs_warn("store: unfinished first vote in slot %u ignored", i);
-				continue;
-			}
-			rc = -EUCLEAN;
-			snprintf(errbuf, errlen,
-				 "vote slot %u at offset %llu: both copies are damaged", i,
-				 (unsigned long long)vote_off(i, 0));
-			goto out;
-		}
-		st->votes[i] =
-			!b_ok || (a_ok && cfs_le64_to_cpu(va.seq) >= cfs_le64_to_cpu(vb.seq)) ? va :
-												vb;
-		st->vote_used[i] = true;
-		st->vote_group[i] = cfs_le32_to_cpu(st->votes[i].group);
-		if (repair && (!a_ok || !b_ok || memcmp(&va, &vb, sizeof(va)))) {
-			rc = vote_write(st, i);
-			if (rc) {
-				snprintf(errbuf, errlen, "writing vote slot %u failed: %s", i,
-					 strerror(-rc));
-				goto out;
-			}
-		}
-	}
-out:
+	for (uint32_t i = 0; i < CFS_DISK_VOTE_GROUPS && !rc; i++)
+		rc = vote_load(st, i, buf + vote_off(i, 0) - CFS_DISK_VOTE_OFF, repair, errbuf, errlen);
 	free(buf);
 	return rc;
 }
@@ -299,7 +412,7 @@ int cfs_vote_set(struct cfs_store *st, uint32_t slot, uint64_t term, uint64_t vo
 	int rc;
 
 	v->magic = cfs_cpu_to_le32(CFS_VOTE_MAGIC);
-	v->version = cfs_cpu_to_le32(CFS_DISK_VERSION);
+	v->version = cfs_cpu_to_le32(CFS_DISK_STRUCT_VERSION);
 	v->group = cfs_cpu_to_le32(st->vote_group[slot]);
 	v->format_id = cfs_cpu_to_le64(st->format_id);
 	v->seq = cfs_cpu_to_le64(cfs_le64_to_cpu(old.seq) + 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Proves: what a store writes is, byte for byte, what the golden vectors in
- * selftests/golden/disk_v1.txt say: a format change that forgets to bump the version fails here.
+ * selftests/golden/disk_v2.txt say: a format change that forgets to bump the version fails here.
  * And: every check of codec.h refuses every single-bit damage of what it covers.
  *
  * DISK_GOLDEN_WRITE=1 writes the vectors anew (after a deliberate change of the format).
@@ -11,7 +11,7 @@
 #include <limits.h>
 
 #define MB (1u << 20)
-#define VECTORS "selftests/golden/disk_v1.txt"
+#define VECTORS "selftests/golden/disk_v2.txt"
 
 static FILE *vectors(const char *mode)
 {
@@ -102,7 +102,7 @@ static void test_golden(void **state)
 	(void)state;
 	if (getenv("DISK_GOLDEN_WRITE")) {
 		out = vectors("w");
-		fputs("# The on-disk format, version 1 (include/claudefs/disk.h): name, length, then offset and bytes of\n"
+		fputs("# The on-disk format, version 2 (include/claudefs/disk.h): name, length, then offset and bytes of\n"
 		      "# each line of 32 that is not all zeros. Written by test_disk with DISK_GOLDEN_WRITE=1.\n",
 		      out);
 	}

@@ -28,7 +28,7 @@ static void test_model(void **state)
 	uint64_t rnd = 1;
 
 	(void)state;
-	assert_int_equal(cfs_index_create(&ix), 0);
+	assert_int_equal(cfs_index_create(17, &ix), 0);
 	for (uint32_t step = 1; step < 8 * N; step++) {
 		uint32_t i = (uint32_t)(cfs_hash_u64(rnd++) % N);
 		struct cfs_oid oid = key(i);
@@ -69,7 +69,7 @@ static void test_memory(void **state)
 	uint32_t n = 0;
 
 	(void)state;
-	assert_int_equal(cfs_index_create(&ix), 0);
+	assert_int_equal(cfs_index_create(17, &ix), 0);
 	for (; n < 1000000; n++) {
 		struct cfs_oid oid = key(n);
 		struct cfs_loc loc = place(n, 0);
@@ -97,7 +97,7 @@ static void test_list(void **state)
 	int n;
 
 	(void)state;
-	assert_int_equal(cfs_index_create(&ix), 0);
+	assert_int_equal(cfs_index_create(17, &ix), 0);
 	for (uint32_t i = 0; i < N; i++) {
 		struct cfs_oid oid = key(i);
 		struct cfs_loc loc = place(i, 0);

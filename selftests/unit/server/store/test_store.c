@@ -405,12 +405,26 @@ static void count_finding(void *arg, const struct cfs_store_finding *f)
 	assert_true(f->text[0]);
 }
 
+/* where the older of two superblocks is (`old`), or the newer; with zones the copy of the newest, or itself */
+static uint8_t *super_at(struct world *w, bool old)
+{
+	uint8_t *b = cfs_crashdev_bytes(w->cd);
+	const struct cfs_disk_super *s0 = (void *)(b + CFS_DISK_SB_OFF0);
+	const struct cfs_disk_super *s1 = (void *)(b + CFS_DISK_SB_OFF1);
+	bool first_newer = cfs_le64_to_cpu(s0->seq) > cfs_le64_to_cpu(s1->seq);
+	struct cfs_disk_super sb;
+	struct cfs_root root;
+
+	if (world_kind != ZONED)
+		return b + (first_newer == old ? CFS_DISK_SB_OFF1 : CFS_DISK_SB_OFF0);
+	assert_int_equal(cfs_root_load(&root, cfs_crashdev_dev(w->cd), &sb), 0);
+	return b + root.zone * cfs_crashdev_zones(w->cd)->zone_bytes + root.wp - (old ? 4096 : 8192);
+}
+
 static void test_check(void **state)
 {
-	const struct cfs_disk_super *sb, *sb1;
 	uint32_t found[2] = { 0 };
 	struct cfs_store_checked c;
-	uint64_t older;
 	struct world w;
 	char err[256];
 
@@ -437,11 +451,7 @@ static void test_check(void **state)
 	assert_int_equal(c.errors, 2);
 	assert_int_equal(c.bad_objects, 2);
 	assert_int_equal(found[1], 2);
-	sb = (void *)cfs_crashdev_bytes(w.cd);
-	sb1 = (void *)(cfs_crashdev_bytes(w.cd) + CFS_DISK_SB_OFF1);
-	older = cfs_le64_to_cpu(sb1->seq) > cfs_le64_to_cpu(sb->seq) ? CFS_DISK_SB_OFF0 :
-								       CFS_DISK_SB_OFF1;
-	cfs_crashdev_bytes(w.cd)[older + 100] ^= 1;
+	super_at(&w, true)[100] ^= 1;
 	assert_int_equal(cfs_store_check(cfs_crashdev_dev(w.cd), count_finding, found, &c, err,
 					 sizeof(err)),
 			 0);
@@ -451,25 +461,61 @@ static void test_check(void **state)
 
 static void test_open_errors(void **state)
 {
+	uint8_t *newer, *older;
 	struct world w;
 
 	(void)state;
 	memset(&w, 0, sizeof(w));
-	w.cd = cfs_crashdev_create(32 * MB, NULL, 0);
+	w.cd = world_kind == ZONED ? world_zoned(32 * MB, MB, 0) :
+				     cfs_crashdev_create(32 * MB, NULL, 0);
 	assert_int_equal(world_try_open(&w), -EMEDIUMTYPE);
 	assert_true(strlen(w.err) > 10);
 	cfs_crashdev_destroy(w.cd);
 
 	world_format(&w, 32 * MB, MB, 0);
-	cfs_crashdev_bytes(w.cd)[CFS_DISK_SB_OFF1 + 100] ^= 1; /* one copy: goes on */
+	super_at(&w, true)[100] ^= 1; /* one copy: goes on */
 	world_open(&w);
 	world_kill(&w);
-	cfs_crashdev_bytes(w.cd)[CFS_DISK_SB_OFF0 + 100] ^= 1;
+	super_at(&w, true)[100] ^= 1;
 	world_open(&w); /* opening had written the other one anew */
 	world_kill(&w);
-	memset(cfs_crashdev_bytes(w.cd) + CFS_DISK_SB_OFF0 + 64, 0xff, 64);
-	memset(cfs_crashdev_bytes(w.cd) + CFS_DISK_SB_OFF1 + 64, 0xff, 64);
+	newer = super_at(&w, false);
+	older = super_at(&w, true);
+	newer[64] ^= 0xff;
+	older[64] ^= 0xff;
 	assert_int_equal(world_try_open(&w), -EUCLEAN);
+	assert_non_null(strstr(w.err, "superblock"));
+	world_end(&w);
+}
+
+/* versions: the one before can be read, and becomes ours; one that is not known is named */
+static void test_versions(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_format(&w, 32 * MB, MB, 0);
+	world_open(&w);
+	assert_int_equal(put_obj(&w, 1, 5000), 0);
+	world_stop(&w);
+	for (uint32_t v = 1; v <= 3; v += 2) {
+		uint8_t *at[2] = { super_at(&w, false), super_at(&w, true) };
+
+		for (int i = 0; i < 2; i++) {
+			struct cfs_disk_super *sb = (void *)at[i];
+
+			sb->version = cfs_cpu_to_le32(v);
+			cfs_disk_crc_set(sb, sizeof(*sb));
+		}
+		if (v == 3)
+			break;
+		world_open(&w);
+		assert_int_equal(cfs_le32_to_cpu(w.st->sb.version), CFS_DISK_VERSION);
+		assert_int_equal(get_obj(&w, 1, 5000), 0);
+		world_stop(&w);
+	}
+	assert_int_equal(world_try_open(&w), -EPROTONOSUPPORT);
+	assert_non_null(strstr(w.err, "version 3"));
 	world_end(&w);
 }
 
@@ -513,7 +559,12 @@ int main(void)
 		cmocka_unit_test(test_churn),	    cmocka_unit_test(test_full),
 		cmocka_unit_test(test_list),	    cmocka_unit_test(test_check),
 		cmocka_unit_test(test_open_errors), cmocka_unit_test(test_bad_segment),
+		cmocka_unit_test(test_versions),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = 0;
+
+	for (world_kind = PLAIN; world_kind <= ATOMIC; world_kind++)
+		failed += cmocka_run_group_tests(tests, NULL, NULL);
+	return failed;
 }

@@ -20,11 +20,39 @@
 
 #define UNUSED_OK __attribute__((unused))
 
+/* what kind of device the worlds of a test have; main() runs the tests once for each */
+enum { PLAIN, ZONED, ATOMIC };
+static int world_kind = PLAIN;
+
 struct world {
 	struct cfs_crashdev *cd;
 	struct cfs_store *st;
 	char err[256];
 };
+
+UNUSED_OK static void world_kind_set(struct cfs_crashdev *cd)
+{
+	cfs_crashdev_dev(cd)->info.atomic_unit = world_kind == ATOMIC ? 16384 : 0;
+}
+
+/* zones: as many segments as `bytes` would give, with an unusable end, and limits that are easily reached */
+UNUSED_OK static struct cfs_crashdev *world_zoned(uint64_t bytes, uint32_t segment_bytes, uint64_t seed)
+{
+	const struct cfs_zone_geometry g = {
+		.zone_bytes = segment_bytes + segment_bytes / 4,
+		.zone_capacity = segment_bytes,
+		.n_zones = (uint32_t)(CFS_DISK_ROOT_ZONES + (bytes - CFS_DISK_SEG_OFF) / segment_bytes),
+		.max_active = 8,
+		.max_open = 6,
+	};
+
+	return cfs_crashdev_create_zoned(&g, NULL, seed);
+}
+
+UNUSED_OK static uint64_t world_bytes(struct world *w)
+{
+	return cfs_crashdev_dev(w->cd)->info.size_bytes;
+}
 
 UNUSED_OK static void world_format(struct world *w, uint64_t bytes, uint32_t segment_bytes,
 				   uint64_t seed)
@@ -35,7 +63,9 @@ UNUSED_OK static void world_format(struct world *w, uint64_t bytes, uint32_t seg
 
 	memcpy(fp.cluster, "0123456789abcdef", 16);
 	memset(w, 0, sizeof(*w));
-	w->cd = cfs_crashdev_create(bytes, NULL, seed);
+	w->cd = world_kind == ZONED ? world_zoned(bytes, segment_bytes, seed) :
+				      cfs_crashdev_create(bytes, NULL, seed);
+	world_kind_set(w->cd);
 	assert_int_equal(cfs_store_format(cfs_crashdev_dev(w->cd), &fp, w->err, sizeof(w->err)), 0);
 }
 
@@ -57,21 +87,33 @@ UNUSED_OK static void world_open(struct world *w)
 }
 
 /* as a power cut, or a kill, would leave it: the same bytes, a new process */
-UNUSED_OK static void world_swap(struct world *w, const uint8_t *image, uint64_t bytes,
-				 uint64_t seed)
+/* a device like another one, with these bytes */
+UNUSED_OK static struct cfs_crashdev *world_like(struct cfs_crashdev *cd, const uint8_t *image,
+						 uint64_t seed)
+{
+	const struct cfs_zone_geometry *g = cfs_crashdev_zones(cd);
+	struct cfs_crashdev *like =
+		g ? cfs_crashdev_create_zoned(g, image, seed) :
+		    cfs_crashdev_create(cfs_crashdev_dev(cd)->info.size_bytes, image, seed);
+
+	world_kind_set(like);
+	return like;
+}
+
+UNUSED_OK static void world_swap(struct world *w, const uint8_t *image, uint64_t seed)
 {
 	struct cfs_crashdev *cd;
 
 	cfs_store_close(w->st, false);
 	w->st = NULL;
-	cd = cfs_crashdev_create(bytes, image ? image : cfs_crashdev_bytes(w->cd), seed);
+	cd = world_like(w->cd, image ? image : cfs_crashdev_bytes(w->cd), seed);
 	cfs_crashdev_destroy(w->cd);
 	w->cd = cd;
 }
 
 UNUSED_OK static void world_kill(struct world *w)
 {
-	world_swap(w, NULL, cfs_crashdev_dev(w->cd)->info.size_bytes, 0);
+	world_swap(w, NULL, 0);
 }
 
 static void world_flag(void *arg)
