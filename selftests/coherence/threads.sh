@@ -9,8 +9,6 @@ tsan=$(dirname "$(dirname "$T_BIN")")/tsan
 [ -x "$tsan/bin/claudefs" ] || { not_ok "built with VARIANT=tsan" "no $tsan/bin/claudefs"; done_testing; exit; }
 T_BIN=$tsan/bin
 export T_BIN TSAN_OPTIONS="log_path=$T_DIR/tsan exitcode=0 report_bugs=1 history_size=4"
-# gcc 12's runtime cannot live with more than 28 bits of address randomisation
-[ "${T_NO_ASLR-}" ] || T_NO_ASLR=1 exec setarch -R "$BASH" "$0" "$@"
 # shellcheck source=selftests/lib/cluster.sh
 . "$T_TOP/selftests/lib/cluster.sh"
 
