@@ -15,6 +15,7 @@
 #   $T_DIR   fresh directory, also the working directory; kept when the case failed, or with KEEP=1
 #   $T_ISOLATED  empty where the machine allows no namespaces, and cases share its mounts and processes
 #   $T_TOP   this checkout     $T_BIN   its programs (first in $PATH)     $T_PROGS   its selftests/progs
+# T_LONG=1 lets cases do more than fits into a usual run, and gives each five times its time.
 # It fails, too, when it leaves a FUSE mount, a process, a loop device or a pinned BPF object behind, when it dumps
 # core, or when a sanitizer speaks. JOBS (2) bounds how many run at once, B (build) says where the builds are.
 set -uo pipefail
@@ -103,7 +104,7 @@ run_case() { # NAME SOURCE COMMAND...
 	shift 2
 	limit=$(tag "$source" timeout)
 	variant=$(tag "$source" variant)
-	limit=${limit:-300}
+	limit=$((${limit:-300} * (${T_LONG:-0} ? 5 : 1)))
 	export T_RUN=$work T_DIR=$root/$name T_BIN=$B/${variant:-release}/bin T_PROGS=$B/${variant:-release}/selftests/progs
 	export PATH=$T_BIN:$PATH T_ISOLATED=${isolate[0]+pid} CMOCKA_MESSAGE_OUTPUT=TAP
 	export ASAN_OPTIONS=log_path=$T_DIR/sanitizer UBSAN_OPTIONS=print_stacktrace=1:log_path=$T_DIR/sanitizer
