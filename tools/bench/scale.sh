@@ -29,7 +29,7 @@ down() {
 trap down EXIT
 trap 'exit 130' INT TERM
 
-start() { # prints the seconds until it serves; sets $server
+start() { # sets $server, and $took: the seconds until it serves
 	local t0=$EPOCHREALTIME t1
 	"$bin/claudefsd" --listen "$addr" --target "$dir/store.img" --state-dir "$dir/state" --log-file "$dir/server.log" &
 	server=$!
@@ -39,6 +39,7 @@ start() { # prints the seconds until it serves; sets $server
 	done
 	t1=$EPOCHREALTIME
 	took=$(awk -v a="$t0" -v b="$t1" 'BEGIN {printf "%.2f", b - a}')
+	took+=" ($(awk '{printf "%.2f", ($14 + $15) / 100}' "/proc/$server/stat") of CPU)"
 }
 mem() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
 figure() { "$bin/claudefs" status --json "$addr" | grep -o "\"$1\": *[0-9][0-9]*" | head -n 1 | grep -o '[0-9]*$'; }
