@@ -31,7 +31,7 @@ int cfs_config_init(struct cfs_config *c)
 	c->state_dir = strdup(DEFAULT_STATE_DIR);
 	c->log_level = CFS_LOG_INFO;
 	c->lease_ms = CFS_NODE_LEASE_MS;
-	c->checkpoint_bytes = 256 * CFS_MIB;
+	c->checkpoint_bytes = CFS_NODE_CHECKPOINT_BYTES;
 	return c->state_dir ? 0 : -ENOMEM;
 }
 

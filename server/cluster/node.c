@@ -93,6 +93,7 @@ static void start_serving(struct cfs_node *n)
 		return;
 	}
 	cfs_ckpt_keep(n->ckpt, cfs_node_manifest(n, &m) ? NULL : &m);
+	cfs_node_pace_checkpoints(n);
 	if (n->p.n_members)
 		rc = cfs_raft_log_start(n->raft, applied, n->p.members, n->p.n_members);
 	else

@@ -22,6 +22,7 @@ struct cfs_raft_member;
 
 #define CFS_NODE_TARGETS_MAX	16u
 #define CFS_NODE_LEASE_MS	10000u
+#define CFS_NODE_CHECKPOINT_BYTES	(256ull << 20)
 
 struct cfs_node_target {
 	struct cfs_dev *dev;		/* borrowed until destroy */
@@ -45,7 +46,7 @@ struct cfs_node_params {
 	const struct cfs_raft_member *members;
 	unsigned n_members;
 	uint32_t lease_ms;		/* 0: CFS_NODE_LEASE_MS */
-	uint64_t checkpoint_bytes;	/* 0: 256 MiB */
+	uint64_t checkpoint_bytes;	/* most log between two checkpoints; 0: CFS_NODE_CHECKPOINT_BYTES */
 	/*
 	 * serving: the node listens. err: it will not, and `why` is one line; stop and destroy it
 	 */

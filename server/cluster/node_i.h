@@ -112,6 +112,8 @@ extern const struct cfs_raft_user cfs_node_raft_user;
 int cfs_node_load_map(struct cfs_node *n);
 int cfs_node_open_meta(struct cfs_node *n, char *errbuf, size_t errlen);
 int cfs_node_make_shard(struct cfs_node *n);
+/* how much log until the next checkpoint, by the size of the state */
+void cfs_node_pace_checkpoints(struct cfs_node *n);
 /* which objects the log's snapshot names; else why not: static text */
 const char *cfs_node_manifest(struct cfs_node *n, struct cfs_ckpt_manifest *ret);
 

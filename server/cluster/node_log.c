@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CKPT_LEAST_BYTES	(64 * CFS_MIB)
 #define GRACE_DEAD_MS	60000u		/* objects outlive their files: somebody may be reading */
 #define MAP_BYTES	(1ull << 30)	/* LMDB's first address space; it grows by itself */
 
@@ -233,6 +234,20 @@ const char *cfs_node_manifest(struct cfs_node *n, struct cfs_ckpt_manifest *ret)
 	return why;
 }
 
+/*
+ * A start reads the last checkpoint and applies the log behind it. As long as the state is small, so is the log, to start in
+ * seconds; when it has grown, writing all of it for a little log would cost more than the log.
+ */
+void cfs_node_pace_checkpoints(struct cfs_node *n)
+{
+	uint64_t most = n->p.checkpoint_bytes ? n->p.checkpoint_bytes : CFS_NODE_CHECKPOINT_BYTES;
+	struct cfs_meta_stat m;
+
+	if (!cfs_meta_stat(n->meta, &m))
+		cfs_raft_log_checkpoint_every(
+			n->raft, cfs_min(most, cfs_max(CKPT_LEAST_BYTES, m.db_bytes / 4)));
+}
+
 static void on_checkpointed(void *arg)
 {
 	struct cfs_ckpt_manifest m;
@@ -240,6 +255,7 @@ static void on_checkpointed(void *arg)
 
 	if (!cfs_node_manifest(n, &m))
 		cfs_ckpt_keep(n->ckpt, &m);
+	cfs_node_pace_checkpoints(n);
 }
 
 static void ckpt_fetched(void *arg, int err, const struct cfs_ckpt_manifest *m)

@@ -90,6 +90,8 @@ uint64_t cfs_raft_log_snapshot(const struct cfs_raft_log *l, const void **ret_ma
 uint64_t cfs_raft_log_last(const struct cfs_raft_log *l);
 /* is this member the only voter, by the newest configuration in snapshot and log? Before it is started, too */
 bool cfs_raft_log_only_voter(struct cfs_raft_log *l);
+/* from now on, checkpoints are taken after this many bytes of log */
+void cfs_raft_log_checkpoint_every(struct cfs_raft_log *l, uint64_t bytes);
 
 /**
  * cfs_raft_log_start() - go.

@@ -199,6 +199,11 @@ void cfs_raft_maybe_checkpoint(struct cfs_raft_log *l)
 	l->user->checkpoint(l->arg, l->ckpt_index);
 }
 
+void cfs_raft_log_checkpoint_every(struct cfs_raft_log *l, uint64_t bytes)
+{
+	l->checkpoint_bytes = bytes;
+}
+
 void cfs_raft_log_checkpoint(struct cfs_raft_log *l)
 {
 	l->checkpoint_wanted = true;
