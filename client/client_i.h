@@ -36,6 +36,7 @@ struct fuse_session;
 struct cfs_bpf_maps;
 struct cfs_observe;
 struct cfs_opstat;
+struct cfs_metrics;
 struct cfs_chan;
 struct cfs_jobs;
 struct cfs_notify;
@@ -220,6 +221,7 @@ struct cfs_client {
 	char bpf_why[160];
 	struct cfs_observe *observe;	/* atomic; NULL before the mount answers, and in tests */
 	struct cfs_opstat *opstat;
+	struct cfs_metrics *metrics;
 	struct cfs_tiers tiers;
 	pthread_mutex_t pins_lock;
 	bool any_stale;			/* atomic */

@@ -13,6 +13,7 @@
 #include "client/control.h"
 #include "client/fuse_ops.h"
 #include "client/fuse_fh.h"
+#include "client/metrics.h"
 #include "client/notify.h"
 #include "client/observe.h"
 #include "client/transport.h"
@@ -324,6 +325,11 @@ static int set_up(struct mounted *m)
 	if (rc)
 		return rc;
 	raise_read_ahead(m->o->mountpoint);
+	if (m->o->metrics_port) {
+		rc = cfs_metrics_start(m->c, m->o, &m->c->metrics);
+		if (rc)
+			return fail(m, rc, "option 'metrics=%u': %s", m->o->metrics_port, strerror(-rc));
+	}
 	rc = cfs_control_start(m->c, m->o, &m->c->control);
 	if (rc)
 		cfs_warn("no control socket: %s", strerror(-rc));
@@ -376,6 +382,7 @@ static int tear_down(struct mounted *m)
 		watched = !pthread_create(&watch, NULL, end_watch, c);
 		cfs_control_stop(c->control);
 		cfs_observe_disconnect(c);
+		cfs_metrics_stop(c->metrics);
 		cfs_tiers_stop(c);
 		cfs_transport_destroy(c->transport);
 		c->transport = NULL;

@@ -31,6 +31,7 @@ struct cfs_mount_opts {
 	bool softerr;
 	bool cache_none;		/* cache=none: ask the server every time */
 	enum cfs_tier_want uring, passthrough, bpf;
+	uint32_t metrics_port;		/* on 127.0.0.1; 0: none */
 	uint64_t bpf_mem;		/* ceiling of the BPF tables, bytes; 0: only what an answering program needs */
 };
 

@@ -51,6 +51,7 @@ static const struct opt {
 	{ "uring", O_TIER, AT(uring), 0, 0 },
 	{ "passthrough", O_TIER, AT(passthrough), 0, 0 },
 	{ "bpf", O_TIER, AT(bpf), 0, 0 },
+	{ "metrics", O_COUNT, AT(metrics_port), 1, 65535 },
 	{ "bpf_mem", O_SIZE, AT(bpf_mem), 1 << 20, 1ull << 36 },
 #undef AT
 	/* always so, or nothing to us */

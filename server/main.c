@@ -28,6 +28,7 @@
 #include "ring/loop.h"
 #include "server/cluster/config.h"
 #include "server/cluster/node.h"
+#include "server/metrics.h"
 
 #ifndef CFS_VERSION
 #define CFS_VERSION "0.1"
@@ -49,6 +50,7 @@ struct server {
 	struct cfs_node_target targets[CFS_NODE_TARGETS_MAX];
 	unsigned n_targets;
 	struct cfs_node *node;
+	struct cfs_server_metrics *metrics;
 	struct cfs_timer watchdog;
 	uint64_t watchdog_ns;		/* 0: none asked for */
 	bool started, failed, stopped;
@@ -72,6 +74,7 @@ static void usage(FILE *f)
 	      "      --state-dir DIR     where the working copy of the metadata lives (/var/lib/claudefs)\n"
 	      "      --log-file FILE     log there instead of stderr; SIGHUP opens it anew\n"
 	      "      --log-level LEVEL   error, warning, info (default) or debug\n"
+	      "      --metrics-port PORT metrics for Prometheus on 127.0.0.1:PORT (default: none)\n"
 	      "      --pid-file FILE     write the process id there while serving\n"
 	      "      --foreground        stay in the foreground (default)\n"
 	      "      --daemon            go to the background; return when serving, or with the error\n"
@@ -157,6 +160,7 @@ static const struct option long_options[] = {
 	{ "log-file", required_argument, NULL, OPT_KEY + 4 },
 	{ "log-level", required_argument, NULL, OPT_KEY + 5 },
 	{ "pid-file", required_argument, NULL, OPT_KEY + 6 },
+	{ "metrics-port", required_argument, NULL, OPT_KEY + 7 },
 	{ "check-config", no_argument, NULL, OPT_CHECK },
 	{ "daemon", no_argument, NULL, OPT_DAEMON },
 	{ "foreground", no_argument, NULL, OPT_FOREGROUND },
@@ -165,7 +169,7 @@ static const struct option long_options[] = {
 	{ 0 },
 };
 static const char *const option_keys[] = { "listen",   "advertise", "target",  "state_dir",
-					   "log_file", "log_level", "pid_file" };
+					   "log_file", "log_level", "pid_file", "metrics_port" };
 
 static int usage_error(void)
 {
@@ -449,6 +453,11 @@ static int start(struct server *s)
 		return complain(s, "%s", s->why);
 	if (want_stop)
 		return complain(s, "stopped while starting");
+	if (s->config.metrics_port) {
+		rc = cfs_server_metrics_start(s->config.metrics_port, s->loop, &s->metrics);
+		if (rc)
+			return complain(s, "cannot serve metrics on 127.0.0.1:%u: %s", s->config.metrics_port, strerror(-rc));
+	}
 	rc = write_pid(s);
 	if (rc)
 		return complain(s, "cannot write %s: %s", s->config.pid_file, strerror(-rc));
@@ -485,6 +494,7 @@ static int serve(struct server *s)
 			return complain(s, "io_uring failed: %s", strerror(-rc));
 		if (want_reopen)
 			reopen_log(s);
+		cfs_server_metrics_serve(s->metrics, s->node);
 	}
 	if (s->failed)
 		return complain(s, "%s", s->why);
@@ -498,6 +508,7 @@ static void stop(struct server *s)
 	uint64_t deadline;
 
 	notify("STOPPING=1");
+	cfs_server_metrics_stop(s->metrics);
 	if (s->node) {
 		deadline = cfs_clock_boot_ns(s->clock) + STOP_MAX_NS;
 		cfs_node_stop(s->node, on_stopped);

@@ -164,6 +164,12 @@ static const char *set(struct cfs_config *c, const char *key, const char *value)
 		return set_path(&c->log_file, value);
 	if (!strcmp(key, "log_level"))
 		return set_level(&c->log_level, value);
+	if (!strcmp(key, "metrics_port")) {
+		why = set_number(&v, value, 1, 65535, false);
+		if (!why)
+			c->metrics_port = (uint16_t)v;
+		return why;
+	}
 	if (!strcmp(key, "checkpoint_bytes"))
 		return set_number(&c->checkpoint_bytes, value, CHECKPOINT_MIN_BYTES,
 				  CHECKPOINT_MAX_BYTES, true);

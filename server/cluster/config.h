@@ -22,6 +22,7 @@ struct cfs_config {
 	char *pid_file;		/* NULL: none */
 	char *log_file;		/* NULL: stderr */
 	enum cfs_log_level log_level;
+	uint16_t metrics_port;	/* 0: none */
 	uint32_t lease_ms;
 	uint64_t checkpoint_bytes;
 	char *targets[CFS_NODE_TARGETS_MAX];	/* paths; NULL where a number is not used */

@@ -3,11 +3,11 @@
 _claudefs()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]-}
-	local mount_opts='ro rw allow_other cachedir= cachesize= dirtysize= cache_entries= hard softerr timeo= cache=strict cache=none uring= passthrough= bpf='
+	local mount_opts='ro rw allow_other cachedir= cachesize= dirtysize= cache_entries= hard softerr timeo= cache=strict cache=none uring= passthrough= bpf= bpf_mem= metrics='
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'format mount status tier doctor fsck --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'format mount status tier top trace doctor fsck --help --version' -- "$cur")
 		return
 	fi
 	case $prev in
@@ -19,8 +19,12 @@ _claudefs()
 	format:-*) mapfile -t COMPREPLY < <(compgen -W '--size --force --yes --cluster --target-id --json --help' -- "$cur") ;;
 	mount:-*) mapfile -t COMPREPLY < <(compgen -W '-o -f --help' -- "$cur") ;;
 	status:-* | doctor:-* | tier:-*) mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$cur") ;;
+	top:-*) mapfile -t COMPREPLY < <(compgen -W '--once --interval --json --help' -- "$cur") ;;
+	trace:-*) mapfile -t COMPREPLY < <(compgen -W '--count --json --help' -- "$cur") ;;
 	fsck:-*) mapfile -t COMPREPLY < <(compgen -W '--config --repair --json --help' -- "$cur") ;;
 	status:* | mount:* | tier:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+	top:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+	trace:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	format:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	esac
 }
