@@ -93,7 +93,8 @@ static u32 in_size(void *args, unsigned int i)
 
 __bpf_kfunc_start_defs();
 
-__bpf_kfunc void *cfs_fuse_key(struct cfs_fuse_req *req, const size_t rdwr_buf_size)
+/* not void *: that counts as a plain number */
+__bpf_kfunc u8 *cfs_fuse_key(struct cfs_fuse_req *req, const size_t rdwr_buf_size)
 {
 	struct kern_req *k = container_of(req, struct kern_req, r);
 	u32 len = k->r.name_len;
@@ -103,7 +104,7 @@ __bpf_kfunc void *cfs_fuse_key(struct cfs_fuse_req *req, const size_t rdwr_buf_s
 	k->key.nodeid = k->r.nodeid;
 	memcpy(k->key.name, k->name, len);
 	memset(k->key.name + len, 0, rdwr_buf_size - sizeof(u64) - len);
-	return &k->key;
+	return (u8 *)&k->key;
 }
 
 __bpf_kfunc int cfs_fuse_reply(struct cfs_fuse_req *req, const void *data, u32 data__sz)

@@ -6,6 +6,8 @@
 #ifndef CLAUDEFS_FUSE_H
 #define CLAUDEFS_FUSE_H
 
+#include <linux/types.h>
+
 /* raised with every change of what is below; the program says which one it was written for */
 #define CFS_FUSE_ABI	1
 
@@ -34,7 +36,7 @@ struct claudefs_fuse_ops {
 /*
  * For the program:
  *
- * void *cfs_fuse_key(struct cfs_fuse_req *req, const size_t rdwr_buf_size)
+ * __u8 *cfs_fuse_key(struct cfs_fuse_req *req, const size_t rdwr_buf_size)
  *	nodeid, then the name padded with zeros: rdwr_buf_size bytes of the module's, to look up with. NULL: the name is
  *	too long for them, or there is none. What an earlier call gave is overwritten.
  * int cfs_fuse_reply(struct cfs_fuse_req *req, const void *data, __u32 data__sz)
