@@ -65,8 +65,10 @@ void cfs_breaks_drop_dir(struct cfs_client *c, uint64_t dir)
 	cfs_reply_barrier(c);
 	cfs_notify_attr(c, dir);
 	/* the kernel may know more names and inodes than are kept here: it asks again for every name, open or not */
-	w.names = until > w.now && !cfs_notify_epoch(c);
-	cfs_dcache_walk_dir(c->dcache, dir, forget_one, &w);
+	w.names = cfs_kernel_names_until(c, dir, until) > w.now && !cfs_notify_epoch(c);
+	/* looks at everything that is kept: not for a directory of which the kernel has nothing */
+	if (w.names || cfs_kernel_attrs_until(c, dir) + CFS_NSEC_PER_SEC >= w.now)
+		cfs_dcache_walk_dir(c->dcache, dir, forget_one, &w);
 	cfs_inodes_walk(c, forget_open, c);
 }
 
@@ -147,7 +149,7 @@ void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *cal
 		cfs_client_note(c, CFS_BRK_DIR | CFS_BRK_DIRATTR | CFS_BRK_ATTR, ino, ino, NULL, 0);
 		/* a directory that was taken up again meanwhile loses what it got: correct, and rare */
 		until = cfs_dcache_drop_dir(c->dcache, ino);
-		if (until != UINT64_MAX && until > w.now && !cfs_notify_epoch(c)) {
+		if (until != UINT64_MAX && cfs_kernel_names_until(c, ino, until) > w.now && !cfs_notify_epoch(c)) {
 			w.dir = ino;
 			w.names = true;
 			cfs_dcache_walk_dir(c->dcache, ino, forget_one, &w);
@@ -220,7 +222,7 @@ static void forget_in_kernel(struct cfs_client *c, struct item *it)
 {
 	if (it->flags & CFS_BRK_DIR)
 		cfs_breaks_drop_dir(c, it->dir);
-	if ((it->flags & CFS_BRK_NAME) && it->kernel_until > cfs_boot_ns())
+	if ((it->flags & CFS_BRK_NAME) && cfs_kernel_names_until(c, it->dir, it->kernel_until) > cfs_boot_ns())
 		cfs_notify_entry(c, it->dir, it->name, it->name_len);
 	if (it->flags & CFS_BRK_DIRATTR)
 		cfs_notify_attr(c, it->dir);

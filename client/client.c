@@ -4,6 +4,9 @@
  */
 #include "client/client_i.h"
 
+#include "claudefs/bpf_shared.h"
+#include "client/accel.h"
+
 #include "base/hash.h"
 #include "base/log.h"
 #include "client/inode.h"
@@ -95,6 +98,7 @@ void cfs_reply_end(struct cfs_client *c)
 	uint64_t s = __atomic_add_fetch(&t->section, 1, __ATOMIC_SEQ_CST);
 
 	CFS_ASSERT(!(s & 1));
+	cfs_busy_end_now(t);
 }
 
 /* wait while a counter stands at an odd value that it has now */
@@ -215,7 +219,7 @@ uint64_t cfs_client_session(struct cfs_client *c)
 
 static uint32_t *busy_counter(struct cfs_client *c, uint64_t dir)
 {
-	return &c->busy_dirs[cfs_hash_u64(dir) % CFS_BUSY_DIRS];
+	return &c->gate->busy[cfs_bpf_hash(dir) % CFS_BPF_BUSY];
 }
 
 void cfs_busy_begin(struct cfs_client *c, uint64_t dir)
@@ -226,6 +230,21 @@ void cfs_busy_begin(struct cfs_client *c, uint64_t dir)
 void cfs_busy_end(struct cfs_client *c, uint64_t dir)
 {
 	CFS_ASSERT(__atomic_fetch_sub(busy_counter(c, dir), 1, __ATOMIC_SEQ_CST) > 0);
+}
+
+void cfs_busy_end_later(struct cfs_client *c, uint64_t dir)
+{
+	struct cfs_thread *t = cfs_thread_self(c);
+
+	if (t->n_busy == CFS_BUSY_LATER)	/* repeated attempts: all but the last were refused */
+		cfs_busy_end_now(t);
+	t->busy[t->n_busy++] = dir;
+}
+
+void cfs_busy_end_now(struct cfs_thread *t)
+{
+	while (t->n_busy)
+		cfs_busy_end(t->c, t->busy[--t->n_busy]);
 }
 
 static uint64_t hint_key(uint64_t dir, const char *name, size_t len)
@@ -336,7 +355,12 @@ int cfs_client_create(const struct cfs_client_opts *o, struct cfs_client **ret_c
 	c->n_servers = c->n_nodes;
 	CFS_ASSERT(c->n_servers > 0);
 	c->lease_ms = 10000;
-	rc = cfs_dcache_create(o->cache_entries, &c->breaks, &c->dcache);
+	c->gate_fd = -1;
+	rc = cfs_gate_create(o->bpf, &c->gate, &c->gate_fd);
+	if (!rc)
+		rc = cfs_dcache_create(o->cache_entries, &c->breaks, &c->dcache);
+	if (!rc)
+		cfs_dcache_gate(c->dcache, c->gate);
 	if (!rc)
 		rc = cfs_opstat_create(&c->opstat);
 	if (!rc)
@@ -390,6 +414,8 @@ void cfs_client_destroy(struct cfs_client *c)
 	cfs_inodes_destroy(c->inodes);
 	cfs_opstat_destroy(c->opstat);
 	cfs_dcache_destroy(c->dcache);
+	cfs_accel_destroy(c);
+	cfs_gate_destroy(c->gate, c->gate_fd);
 	cfs_client_map_free(c);
 	cfs_slots_destroy(&c->slots);
 	pthread_key_delete(c->thread_key);

@@ -27,10 +27,10 @@
 #define CFS_PING_DIV		4u		/* heartbeats in one lease time */
 #define CFS_FUSE_OPS_MAX	64u		/* opcodes counted */
 #define CFS_RPC_OPS_MAX		128u
-#define CFS_KERNEL_ATTRS	65536u
 #define CFS_KERNEL_PAGES	16384u	/* words of 64 inodes */
 #define CFS_HINTS		4096u	/* names whose last known inode is remembered, right or wrong */
-#define CFS_BUSY_DIRS		1024u		/* counters of mutations under way, by hash of directory */
+#define CFS_BUSY_DIRS		1024u		/* counters of inodes that are losing a name, by hash */
+#define CFS_BUSY_LATER		8u		/* directories and inodes that one operation changes */
 
 struct fuse_session;
 struct cfs_bpf_maps;
@@ -71,6 +71,8 @@ struct cfs_thread {
 	struct cfs_chan *chan;		/* where its reply goes */
 	void *buf;			/* CFS_BODY_MAX bytes for replies, made at first use */
 	void *io_buf;			/* CFS_IO_MAX bytes, 4096-aligned, for READ */
+	unsigned n_busy;		/* cfs_busy_end_later() */
+	uint64_t busy[CFS_BUSY_LATER];
 	struct cfs_node_conn nodes[CFS_NODES_MAX];
 };
 #define CFS_IO_MAX (1u << 20)
@@ -142,6 +144,7 @@ struct cfs_client_opts {
 	bool cache_none;
 	bool ro;
 	size_t cache_entries;
+	bool bpf;			/* BPF programs may answer the kernel */
 };
 
 struct cfs_client_counters {
@@ -200,9 +203,10 @@ struct cfs_client {
 	struct cfs_breaks breaks;
 	pthread_mutex_t breaks_lock;	/* serialises notes */
 	struct cfs_dcache *dcache;
-	uint64_t attr_until[CFS_KERNEL_ATTRS];	/* atomic, by hash of inode: until when the kernel may keep attributes */
+	struct cfs_bpf_gate *gate;	/* atomic members: mutations under way, and until when the kernel may keep what */
+	int gate_fd;			/* of the map that it is, or -1 */
+	struct cfs_accel *accel;	/* atomic; NULL: the BPF maps are not filled */
 	uint64_t kernel_pages[CFS_KERNEL_PAGES]; /* atomic bits, by hash of inode: it was given pages, ever */
-	uint32_t busy_dirs[CFS_BUSY_DIRS];	/* atomic */
 	struct {
 		uint64_t key, ino;
 	} hints[CFS_HINTS];		/* each word atomic; a pair that does not fit is harmless */
@@ -277,9 +281,14 @@ static inline bool cfs_client_caching(struct cfs_client *c)
 /* note a break or a change of our own; see leasecheck.h */
 uint64_t cfs_client_note(struct cfs_client *c, uint32_t flags, uint64_t dir, uint64_t ino, const char *name, size_t len);
 
-/* mutations under way in a directory: the kernel holds its lock, see notify.h */
+/*
+ * Mutations under way in a directory, or of an inode: the kernel holds its lock (notify.h), and BPF programs answer nothing
+ * about it (accel.h). _later: it ends when the operation of this thread is answered, with what changed kept or dropped.
+ */
 void cfs_busy_begin(struct cfs_client *c, uint64_t dir);
 void cfs_busy_end(struct cfs_client *c, uint64_t dir);
+void cfs_busy_end_later(struct cfs_client *c, uint64_t dir);
+void cfs_busy_end_now(struct cfs_thread *t);
 bool cfs_busy(struct cfs_client *c, uint64_t dir);
 
 /*

@@ -233,6 +233,23 @@ struct cfs_data *cfs_data_find(struct cfs_client *c, uint64_t ino)
 	return d;
 }
 
+bool cfs_data_excl(struct cfs_client *c, uint64_t ino)
+{
+	struct cfs_data_ctx *g = cfs_data_ctx_of(c);
+	struct cfs_data_shard *s;
+	struct cfs_data *d;
+	bool excl;
+
+	if (!g)
+		return false;
+	s = shard_of(g, ino);
+	pthread_mutex_lock(&s->lock);
+	d = lookup(s, ino);
+	excl = d && __atomic_load_n(&d->lease, __ATOMIC_SEQ_CST) == CFS_LEASE_EXCL;
+	pthread_mutex_unlock(&s->lock);
+	return excl;
+}
+
 void cfs_data_ref(struct cfs_data *d)
 {
 	struct cfs_data_shard *s = shard_of(d->g, d->ino);

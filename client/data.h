@@ -37,6 +37,11 @@ struct cfs_data_params {
 	/* NOTIFY_INVAL_INODE of pages [off, off+len) (len 0: to the end; off -1: of the attributes alone); called from
 	 * threads that serve no request */
 	void (*inval_pages)(void *arg, uint64_t ino, int64_t off, int64_t len);
+	/* for who keeps attributes beside us; both may be NULL, take no lock, and are called with locks held: */
+	/* the file is held exclusively from now on (cfs_data_excl() says so already): the server's attributes may be old */
+	void (*ahead)(void *arg, uint64_t ino);
+	/* a change of a file that is not held exclusively goes to the server; was answered (and its result was kept) */
+	void (*changing)(void *arg, uint64_t ino, bool begin);
 	void *arg;
 };
 int cfs_data_start(struct cfs_client *c, const struct cfs_data_params *p);
@@ -85,6 +90,8 @@ void cfs_data_setattr_done(struct cfs_data *d, const struct cfs_attr *attr, bool
 /* an exclusive holder's own truth (size, times, blocks, killed suid) on top of the server's attributes; true if it
  * changed them. Blocks for no request. Also the answer to CB_ASK */
 bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr);
+/* is the file held exclusively, so that the server's attributes may be old? Takes no lock but that of the table */
+bool cfs_data_excl(struct cfs_client *c, uint64_t ino);
 void cfs_data_reply_begin(struct cfs_data *d);
 void cfs_data_reply_end(struct cfs_data *d);
 /* set the size: local under EXCL where the server need not know, else SETATTR. No other call is needed */

@@ -62,7 +62,15 @@ static void send(struct cfs_data_ctx *g, struct cfs_data_commit **v, unsigned n,
 	if (!body || !rep)
 		goto out;
 	encode(body, v, n);
+	for (unsigned i = 0; i < n; i++) {	/* of a file held exclusively they say nothing */
+		v[i]->busy = g->p.changing && !cfs_data_excl(g->c, v[i]->ino);
+		if (v[i]->busy)
+			g->p.changing(g->p.arg, v[i]->ino, true);
+	}
 	rc = cfs_call(g->c, &call);
+	for (unsigned i = 0; i < n; i++)
+		if (v[i]->busy)
+			g->p.changing(g->p.arg, v[i]->ino, false);
 	if (!rc && call.rep_len == rep_len)
 		memcpy(&head, rep, sizeof(head));
 	if (!rc && (call.rep_len != rep_len || cfs_le32_to_cpu(head.n) != n)) {

@@ -269,6 +269,7 @@ struct cfs_data_commit {
 	struct cfs_list link;
 	const void *who;		/* asked for it */
 	bool done;
+	bool busy;			/* others may see the change before we do: what BPF maps say does not count */
 };
 #define CFS_DATA_COMMIT_EXTENTS	4096u
 void cfs_data_commit(struct cfs_data_ctx *g, struct cfs_data_commit **v, unsigned n);

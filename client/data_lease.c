@@ -35,7 +35,9 @@ void cfs_data_set_lease(struct cfs_data *d, unsigned mode)
 		d->times_known = false;
 		d->kill_priv = d->kill_pending = false;
 	}
-	d->lease = (uint8_t)mode;
+	__atomic_store_n(&d->lease, (uint8_t)mode, __ATOMIC_SEQ_CST);
+	if (mode == CFS_LEASE_EXCL && d->g->p.ahead)
+		d->g->p.ahead(d->g->p.arg, d->ino);
 	pthread_cond_broadcast(&d->cond);
 }
 

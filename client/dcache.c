@@ -15,6 +15,8 @@
 #include "base/base.h"
 #include "base/hash.h"
 #include "base/list.h"
+#include "claudefs/bpf_shared.h"
+#include "client/accel.h"
 
 #define SHARDS		64u
 #define EVICTED_MAX	1024u	/* evicted directories remembered for returning; more are simply kept leased */
@@ -56,6 +58,7 @@ struct shard {
 	struct cfs_list lru;		/* first: most recently used */
 	uint64_t kinds[3];
 	uint64_t hits, misses, absent_hits, evictions, refused;
+	struct cfs_accel_maps *maps;	/* what changes here changes there, under this lock */
 } __attribute__((aligned(128)));
 
 struct evicted {
@@ -64,6 +67,7 @@ struct evicted {
 
 struct cfs_dcache {
 	const struct cfs_breaks *breaks;
+	const struct cfs_bpf_gate *gate;	/* NULL: nobody but the daemon tells the kernel anything */
 	uint64_t next_epoch;
 	pthread_mutex_t evicted_lock;
 	struct evicted evicted[EVICTED_MAX];
@@ -135,8 +139,10 @@ static void insert(struct cfs_dcache *dc, struct shard *s, struct node *n)
 
 		unlink_node(s, old);
 		s->evictions++;
-		if (old->kind == K_DIR)
+		if (old->kind == K_DIR) {
+			cfs_accel_drop_dir(s->maps, old->key);
 			note_evicted_dir(dc, (struct dir_node *)old);
+		}
 		free(old);
 	}
 	p = bucket_of(s, n->hash);
@@ -175,6 +181,42 @@ int cfs_dcache_create(size_t max_entries, const struct cfs_breaks *breaks, struc
 	}
 	*ret_dc = dc;
 	return 0;
+}
+
+void cfs_dcache_gate(struct cfs_dcache *dc, const struct cfs_bpf_gate *gate)
+{
+	dc->gate = gate;
+}
+
+static void mirror_node(struct cfs_accel_maps *maps, const struct node *n)
+{
+	const struct name_node *e = (const struct name_node *)n;
+
+	switch ((enum kind)n->kind) {
+	case K_DIR:
+		cfs_accel_put_dir(maps, n->key, n->epoch);
+		break;
+	case K_NAME:
+		cfs_accel_put_name(maps, n->key, e->name, n->name_len, e->ino, n->epoch);
+		break;
+	case K_ATTR:
+		cfs_accel_put_attr(maps, &((const struct attr_node *)n)->attr, n->epoch);
+		break;
+	}
+}
+
+void cfs_dcache_mirror(struct cfs_dcache *dc, struct cfs_accel_maps *maps)
+{
+	for (unsigned i = 0; i < SHARDS; i++) {
+		struct shard *s = &dc->shards[i];
+		struct cfs_list *pos;
+
+		pthread_mutex_lock(&s->lock);
+		s->maps = maps;
+		cfs_list_for_each(pos, &s->lru)
+			mirror_node(maps, cfs_list_entry(pos, struct node, lru));
+		pthread_mutex_unlock(&s->lock);
+	}
 }
 
 static void empty_shard(struct shard *s)
@@ -251,6 +293,7 @@ static uint64_t dir_epoch_make(struct cfs_dcache *dc, uint64_t dir, uint64_t sin
 	} else if (!cfs_breaks_attr(dc->breaks, since, 0, dir)) {
 		epoch = d->n.epoch;
 		insert(dc, s, &d->n);
+		cfs_accel_put_dir(s->maps, dir, epoch);
 		d = NULL;
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -354,6 +397,7 @@ bool cfs_dcache_put_name(struct cfs_dcache *dc, uint64_t dir, const char *name, 
 			insert(dc, s, &fresh->n);
 			fresh = NULL;
 		}
+		cfs_accel_put_name(s->maps, dir, name, len, ino, epoch);
 	}
 	pthread_mutex_unlock(&s->lock);
 	free(fresh);
@@ -392,6 +436,7 @@ bool cfs_dcache_put_attr(struct cfs_dcache *dc, const struct cfs_attr *attr, uin
 			insert(dc, s, &fresh->n);
 			fresh = NULL;
 		}
+		cfs_accel_put_attr(s->maps, attr, epoch);
 	}
 	pthread_mutex_unlock(&s->lock);
 	free(fresh);
@@ -413,6 +458,8 @@ static uint64_t dir_kernel_until(struct cfs_dcache *dc, uint64_t dir, bool drop)
 		if (drop)
 			unlink_node(s, &d->n);
 	}
+	if (drop)
+		cfs_accel_drop_dir(s->maps, dir);
 	pthread_mutex_unlock(&s->lock);
 	if (drop)
 		free(d);
@@ -432,6 +479,7 @@ uint64_t cfs_dcache_drop_name(struct cfs_dcache *dc, uint64_t dir, const char *n
 		until = e->kernel_until;
 		unlink_node(s, &e->n);
 	}
+	cfs_accel_drop_name(s->maps, dir, name, len);
 	pthread_mutex_unlock(&s->lock);
 	if (!e)
 		until = dir_kernel_until(dc, dir, false); /* it may have been evicted */
@@ -449,6 +497,7 @@ void cfs_dcache_drop_attr(struct cfs_dcache *dc, uint64_t ino)
 	n = find(s, K_ATTR, ino, NULL, 0, hash);
 	if (n)
 		unlink_node(s, n);
+	cfs_accel_drop_attr(s->maps, ino);
 	pthread_mutex_unlock(&s->lock);
 	free(n);
 }
@@ -460,6 +509,10 @@ uint64_t cfs_dcache_drop_dir(struct cfs_dcache *dc, uint64_t dir)
 
 void cfs_dcache_drop_all(struct cfs_dcache *dc)
 {
+	/* first and at once; what is put while the shards are emptied has a later epoch, or does not count */
+	pthread_mutex_lock(&dc->shards[0].lock);
+	cfs_accel_drop_all(dc->shards[0].maps, __atomic_load_n(&dc->next_epoch, __ATOMIC_SEQ_CST));
+	pthread_mutex_unlock(&dc->shards[0].lock);
 	for (unsigned i = 0; i < SHARDS; i++) {
 		pthread_mutex_lock(&dc->shards[i].lock);
 		empty_shard(&dc->shards[i]);
@@ -587,6 +640,17 @@ void cfs_dcache_names_of(struct cfs_dcache *dc, const uint64_t *inos, unsigned n
 	}
 }
 
+/* until when the kernel may keep what a program told it of a directory */
+static uint64_t gate_until(const struct cfs_dcache *dc, uint64_t dir)
+{
+	uint64_t h = cfs_bpf_hash(dir) % CFS_BPF_BUSY;
+
+	if (!dc->gate)
+		return 0;
+	return cfs_max(__atomic_load_n(&dc->gate->name_until[h], __ATOMIC_SEQ_CST),
+		       __atomic_load_n(&dc->gate->home_until[h], __ATOMIC_SEQ_CST));
+}
+
 unsigned cfs_dcache_evicted_dirs(struct cfs_dcache *dc, uint64_t now_ns, uint64_t *ret_dirs, unsigned max)
 {
 	unsigned n = 0, kept = 0, gone = 0;
@@ -595,7 +659,7 @@ unsigned cfs_dcache_evicted_dirs(struct cfs_dcache *dc, uint64_t now_ns, uint64_
 	for (unsigned i = 0; i < dc->n_evicted; i++) {
 		struct evicted *e = &dc->evicted[i];
 
-		if (n < max && e->kernel_until < now_ns)
+		if (n < max && cfs_max(e->kernel_until, gate_until(dc, e->dir)) < now_ns)
 			ret_dirs[n++] = e->dir;
 		else
 			dc->evicted[kept++] = *e;

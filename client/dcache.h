@@ -16,11 +16,17 @@
 
 #include "client/leasecheck.h"
 
+struct cfs_accel_maps;
+struct cfs_bpf_gate;
 struct cfs_dcache;
 
 /** cfs_dcache_create() - @max_entries: names, attributes and directories together. 0 or -ENOMEM */
 int cfs_dcache_create(size_t max_entries, const struct cfs_breaks *breaks, struct cfs_dcache **ret_dc);
 void cfs_dcache_destroy(struct cfs_dcache *dc);
+/* what is here, and every change from now on, stands in the maps of accel.h, too; they live longer than this */
+void cfs_dcache_mirror(struct cfs_dcache *dc, struct cfs_accel_maps *maps);
+/* a program that answers from those maps notes here until when the kernel may keep what it said; before any other call */
+void cfs_dcache_gate(struct cfs_dcache *dc, const struct cfs_bpf_gate *gate);
 
 enum cfs_dcache_hit { CFS_DC_MISS = 0, CFS_DC_PRESENT, CFS_DC_ABSENT };
 /**

@@ -103,7 +103,7 @@ static double answer_attr(struct cfs_client *c, struct found *f, struct cfs_fh *
 	double keep = f->cached ? ttl->seconds : cfs_op_keep_attr(c, &f->attr, f->valid, f->since, ttl);
 
 	if (f->cached)
-		cfs_kernel_has_attr(c, cfs_attr_ino(&f->attr), ttl->until_ns);
+		cfs_kernel_has_attr(c, &f->attr, ttl->until_ns);
 	cfs_op_stat(c, &f->attr, st);
 	if (fh && familiar_mtime(c, fh, &f->attr, st))
 		return 0;
@@ -302,7 +302,7 @@ static int set_rest(struct cfs_op *op, uint64_t ino, const struct stat *st, uint
 
 	cfs_busy_begin(op->c, ino);
 	rc = cfs_op_call_want(op, &r, sizeof(rep));
-	cfs_busy_end(op->c, ino);
+	cfs_busy_end_later(op->c, ino);
 	if (rc)
 		return cfs_op_errno_stale(rc);
 	f->attr = rep.attr;
@@ -361,6 +361,8 @@ void cfs_fuse_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_se
 	int err = 0;
 
 	if (to_set & FUSE_SET_ATTR_SIZE) {
+		cfs_busy_begin(c, ino);
+		cfs_busy_end_later(c, ino);
 		if (valid & CFS_SA_KILLPRIV)
 			err = cfs_op_kill_priv(&op, ino);
 		if (!err)
@@ -536,7 +538,7 @@ static void change_xattr(struct cfs_op *op, uint64_t ino, const char *name, cons
 	}
 	cfs_busy_begin(op->c, ino);
 	rc = cfs_op_call_want(op, &r, sizeof(rep));
-	cfs_busy_end(op->c, ino);
+	cfs_busy_end_later(op->c, ino);
 	if (rc) {
 		cfs_op_err(op, cfs_op_errno_stale(rc));
 		return;

@@ -33,7 +33,7 @@ static bool lookup_cached(struct cfs_op *op, uint64_t dir, const char *name, siz
 			return false;
 		cfs_count(c, dc_lookup);
 		e.attr_timeout = ttl->seconds;
-		cfs_kernel_has_attr(c, ino, ttl->until_ns);
+		cfs_kernel_has_attr(c, &attr, ttl->until_ns);
 		e.ino = ino;
 		e.generation = cfs_le64_to_cpu(attr.gen);
 		cfs_op_stat(c, &attr, &e.attr);
@@ -165,7 +165,7 @@ int cfs_op_mknode(struct cfs_op *op, struct cfs_mk *mk)
 		return -ENAMETOOLONG;
 	cfs_busy_begin(op->c, mk->dir);
 	rc = cfs_op_call_want(op, &r, sizeof(rep));
-	cfs_busy_end(op->c, mk->dir);
+	cfs_busy_end_later(op->c, mk->dir);
 	mk->break_gen = r.break_gen;
 	if (!rc) {
 		memcpy(&rep, cfs_thread_buf(op->t), sizeof(rep));
@@ -248,7 +248,7 @@ void cfs_fuse_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const c
 		return;
 	cfs_busy_begin(c, newparent);
 	rc = cfs_op_call_want(&op, &r, sizeof(rep));
-	cfs_busy_end(c, newparent);
+	cfs_busy_end_later(c, newparent);
 	if (rc) {
 		cfs_dcache_drop_name(c->dcache, newparent, newname, len);
 		cfs_op_err(&op, cfs_op_errno(rc));
@@ -385,8 +385,8 @@ static void remove_name(fuse_req_t req, uint64_t dir, const char *name, bool rmd
 		cfs_busy_begin(c, victim);
 	rc = cfs_op_call_want(&op, &r, sizeof(rep));
 	if (rmdir && victim)
-		cfs_busy_end(c, victim);
-	cfs_busy_end(c, dir);
+		cfs_busy_end_later(c, victim);
+	cfs_busy_end_later(c, dir);
 	if (rc) {
 		hint_end(c, victim);
 		cfs_dcache_drop_name(c->dcache, dir, name, len);
@@ -497,7 +497,7 @@ void cfs_fuse_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 		cfs_busy_begin(c, busy[i]);
 	rc = cfs_op_call_want(&op, &r, sizeof(rep));
 	for (unsigned i = 0; i < n_busy; i++)
-		cfs_busy_end(c, busy[i]);
+		cfs_busy_end_later(c, busy[i]);
 	if (rc) {
 		hint_end(c, victim);
 		cfs_dcache_drop_name(c->dcache, parent, name, a.old_len);

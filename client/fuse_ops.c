@@ -26,6 +26,7 @@ int cfs_op_errno_stale(int rc)
 void cfs_op_err(struct cfs_op *op, int err)
 {
 	op->t->req = NULL;
+	cfs_busy_end_now(op->t);
 	if (err == ESTALE) /* the kernel tries again, once */
 		cfs_pin_stale(op->c, (uint32_t)fuse_req_ctx(op->req)->pid);
 	fuse_reply_err(op->req, err);
@@ -90,7 +91,7 @@ double cfs_op_keep_attr(struct cfs_client *c, const struct cfs_attr *attr, uint3
 {
 	if (!(valid & CFS_V_ATTR) || !ttl->until_ns || !cfs_dcache_put_attr(c->dcache, attr, since))
 		return 0;
-	cfs_kernel_has_attr(c, cfs_attr_ino(attr), ttl->until_ns);
+	cfs_kernel_has_attr(c, attr, ttl->until_ns);
 	return ttl->seconds;
 }
 

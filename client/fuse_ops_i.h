@@ -49,6 +49,7 @@ static inline struct cfs_op cfs_op_begin(fuse_req_t req)
 	struct cfs_op op = { .c = c, .t = cfs_thread_self(c), .req = req };
 
 	op.t->req = req;
+	cfs_busy_end_now(op.t);
 	return op;
 }
 

@@ -7,6 +7,7 @@
  * next look-up finds is opened on its behalf before the answer: a pin, which keeps the file until the process has
  * opened it itself, or for PIN_MS. Small tables: a process that finds no room gets ESTALE as before.
  */
+#include "client/accel.h"
 #include "client/fuse_ops_i.h"
 
 #include <fcntl.h>
@@ -37,6 +38,7 @@ void cfs_pin_stale(struct cfs_client *c, uint32_t pid)
 	if (free_one) {
 		*free_one = (struct cfs_stale_opener){ .pid = pid, .since_ns = cfs_boot_ns() };
 		__atomic_store_n(&c->any_stale, true, __ATOMIC_RELEASE);
+		cfs_accel_hold(c, true);
 	}
 	pthread_mutex_unlock(&c->pins_lock);
 }
@@ -57,6 +59,7 @@ bool cfs_pin_wanted(struct cfs_client *c, uint32_t pid)
 		found |= s->since_ns && s->pid == pid;
 	}
 	__atomic_store_n(&c->any_stale, any, __ATOMIC_RELEASE);
+	cfs_accel_hold(c, any);
 	pthread_mutex_unlock(&c->pins_lock);
 	return found;
 }

@@ -9,6 +9,7 @@
 #include "client/mount.h"
 
 #include "base/log.h"
+#include "client/accel.h"
 #include "client/client_i.h"
 #include "client/control.h"
 #include "client/fuse_ops.h"
@@ -91,7 +92,7 @@ static int make_client(struct mounted *m)
 	struct cfs_client_opts co = {
 		.servers = m->servers, .n_servers = o->n_servers, .name = m->name, .softerr = o->softerr,
 		.timeo_ms = o->timeo_s * 1000, .cache_none = o->cache_none, .ro = o->ro,
-		.cache_entries = o->cache_entries,
+		.cache_entries = o->cache_entries, .bpf = o->bpf != CFS_TIER_WANT_OFF,
 	};
 	const enum cfs_tier_want want[CFS_TIERS] = {
 		[CFS_TIER_URING] = o->uring, [CFS_TIER_PASSTHROUGH] = o->passthrough, [CFS_TIER_BPF] = o->bpf,
@@ -113,6 +114,19 @@ static int make_client(struct mounted *m)
 static void inval_pages(void *arg, uint64_t ino, int64_t off, int64_t len)
 {
 	cfs_notify_pages(arg, ino, off, len);
+}
+
+static void ahead(void *arg, uint64_t ino)
+{
+	cfs_accel_ahead(arg, ino);
+}
+
+static void changing(void *arg, uint64_t ino, bool begin)
+{
+	if (begin)
+		cfs_busy_begin(arg, ino);
+	else
+		cfs_busy_end(arg, ino);
 }
 
 static int make_cachedir(struct mounted *m)
@@ -138,7 +152,7 @@ static int start_data(struct mounted *m)
 {
 	struct cfs_data_params p = { .cachedir = m->cachedir, .cache_bytes = m->o->cache_bytes,
 				     .dirty_bytes = m->o->dirty_bytes, .flush_ms = FLUSH_MS,
-				     .inval_pages = inval_pages, .arg = m->c };
+				     .inval_pages = inval_pages, .ahead = ahead, .changing = changing, .arg = m->c };
 	struct statvfs sv;
 	int rc = make_cachedir(m);
 
@@ -320,6 +334,9 @@ static int set_up(struct mounted *m)
 		rc = check_root(m);
 	if (!rc)
 		cfs_observe_start(m->c, m->o);
+	/* people may want to see what could be answered where nothing can answer */
+	if (!rc && m->c->bpf_maps && (cfs_tier_ready(m->c, CFS_TIER_BPF) || m->o->bpf_mem) && cfs_accel_fill(m->c))
+		cfs_warn("BPF: the maps cannot be filled");
 	if (!rc)
 		rc = cfs_tiers_start(m->c, m->err, sizeof(m->err));
 	if (rc)

@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "claudefs/bpf_shared.h"
 #include "client/client_i.h"
 
 #include <errno.h>
@@ -42,7 +43,7 @@ struct cfs_notify {
 
 static uint64_t *attr_until(struct cfs_client *c, uint64_t ino)
 {
-	return &c->attr_until[cfs_hash_u64(ino) % CFS_KERNEL_ATTRS];
+	return &c->gate->attr_until[cfs_bpf_hash(ino) % CFS_BPF_ATTR_UNTIL];
 }
 
 static uint64_t *pages_word(struct cfs_client *c, uint64_t ino, uint64_t *ret_bit)
@@ -53,12 +54,28 @@ static uint64_t *pages_word(struct cfs_client *c, uint64_t ino, uint64_t *ret_bi
 	return &c->kernel_pages[(h >> 6) % CFS_KERNEL_PAGES];
 }
 
-void cfs_kernel_has_attr(struct cfs_client *c, uint64_t ino, uint64_t until_ns)
+static void raise_until(uint64_t *p, uint64_t until_ns)
 {
-	uint64_t *p = attr_until(c, ino), old = __atomic_load_n(p, __ATOMIC_RELAXED);
+	uint64_t old = __atomic_load_n(p, __ATOMIC_RELAXED);
 
 	while (old < until_ns && !__atomic_compare_exchange_n(p, &old, until_ns, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 		;
+}
+
+void cfs_kernel_has_attr(struct cfs_client *c, const struct cfs_attr *attr, uint64_t until_ns)
+{
+	raise_until(attr_until(c, cfs_attr_ino(attr)), until_ns);
+	raise_until(&c->gate->home_until[cfs_bpf_hash(cfs_attr_governor(attr)) % CFS_BPF_BUSY], until_ns);
+}
+
+uint64_t cfs_kernel_names_until(struct cfs_client *c, uint64_t dir, uint64_t until_ns)
+{
+	return cfs_max(until_ns, __atomic_load_n(&c->gate->name_until[cfs_bpf_hash(dir) % CFS_BPF_BUSY], __ATOMIC_SEQ_CST));
+}
+
+uint64_t cfs_kernel_attrs_until(struct cfs_client *c, uint64_t dir)
+{
+	return __atomic_load_n(&c->gate->home_until[cfs_bpf_hash(dir) % CFS_BPF_BUSY], __ATOMIC_SEQ_CST);
 }
 
 void cfs_kernel_has_pages(struct cfs_client *c, uint64_t ino)

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct cfs_attr;
 struct cfs_client;
 struct cfs_notify;
 
@@ -23,8 +24,12 @@ struct cfs_notify;
  * size that it had before; so none is sent for what it cannot have. Both are noted before the reply, by hash: now and then
  * it is told to forget something needlessly.
  */
-void cfs_kernel_has_attr(struct cfs_client *c, uint64_t ino, uint64_t until_ns);
+void cfs_kernel_has_attr(struct cfs_client *c, const struct cfs_attr *attr, uint64_t until_ns);
 void cfs_kernel_has_pages(struct cfs_client *c, uint64_t ino);
+
+/* until when the kernel may keep names of a directory, of which the daemon gave it none after until_ns; or attributes under it */
+uint64_t cfs_kernel_names_until(struct cfs_client *c, uint64_t dir, uint64_t until_ns);
+uint64_t cfs_kernel_attrs_until(struct cfs_client *c, uint64_t dir);
 
 int cfs_notify_create(struct cfs_client *c, struct cfs_notify **ret_n);
 void cfs_notify_destroy(struct cfs_notify *n);

@@ -7,6 +7,7 @@
  * asked for its outcome in the background, and until that is known nothing is kept in any cache, because the
  * request may change what we believe without a break telling us so.
  */
+#include "client/accel.h"
 #include "client/client_i.h"
 
 #include "base/log.h"
@@ -218,6 +219,7 @@ static void resolve_parked(struct cfs_client *c, void *arg)
 	cfs_slots_put(&c->slots, &p->slot, rc >= 0);
 	cfs_breaks_drop_all(c, false);
 	CFS_ASSERT(__atomic_fetch_sub(&c->parked, 1, __ATOMIC_SEQ_CST) > 0);
+	cfs_accel_deadline(c);
 	free(p);
 }
 
@@ -228,6 +230,7 @@ static void park(struct attempt *a)
 
 	cfs_count(c, parked);
 	__atomic_add_fetch(&c->parked, 1, __ATOMIC_SEQ_CST);
+	cfs_accel_deadline(c);
 	if (p) {
 		p->slot = a->slot;
 		if (!cfs_jobs_submit(c->jobs, resolve_parked, p))

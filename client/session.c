@@ -7,6 +7,7 @@
  * last answered heartbeat was sent, plus the lease time (docs/leases.md). When it passes, nothing cached is used
  * until a heartbeat is answered again; a session that the server has not closed has lost nothing meanwhile.
  */
+#include "client/accel.h"
 #include "client/client_i.h"
 #include "client/observe.h"
 
@@ -77,6 +78,7 @@ static void renew(struct cfs_client *c, uint64_t sent_ns)
 	cfs_observe_session(c);
 	pthread_cond_broadcast(&c->cond);
 	pthread_mutex_unlock(&c->lock);
+	cfs_accel_deadline(c);
 }
 
 void cfs_session_kick(struct cfs_client *c)
@@ -101,6 +103,7 @@ void cfs_session_report_lost(struct cfs_client *c, uint64_t session)
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (lost) {
+		cfs_accel_deadline(c);
 		cfs_count(c, sessions_lost);
 		cfs_warn("the server closed session %llu: everything cached is dropped",
 			 (unsigned long long)session);
@@ -787,6 +790,7 @@ void cfs_session_stop(struct cfs_client *c)
 		pthread_join(s->thread, NULL);
 	set_state(c, CFS_SESS_CLOSED);
 	__atomic_store_n(&c->deadline_ns, 0, __ATOMIC_SEQ_CST);
+	cfs_accel_deadline(c);
 	/* jobs may still answer: wait for them before their queue goes */
 	cfs_jobs_destroy(c->jobs);
 	c->jobs = NULL;

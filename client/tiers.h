@@ -62,6 +62,7 @@ struct cfs_tiers {
 };
 
 extern const struct cfs_tier_ops cfs_tier_plain;
+extern const struct cfs_tier_ops cfs_tier_bpf;		/* accel.c */
 
 const char *cfs_tier_name(enum cfs_tier_id id);
 const struct cfs_tier_ops *cfs_tier_ops(enum cfs_tier_id id);
