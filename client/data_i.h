@@ -28,7 +28,7 @@
 #define CFS_DATA_FLUSHERS	2u
 #define CFS_DATA_INVAL_MIN	2u		/* threads that notify the kernel */
 #define CFS_DATA_INVAL_MAX	64u
-#define CFS_DATA_BUFS		10u		/* write-back buffers of CFS_OBJECT_MAX */
+#define CFS_DATA_BUFS		20u		/* write-back buffers of CFS_OBJECT_MAX */
 #define CFS_DATA_OPEN_REP_MAX	(sizeof(struct cfs_open_rep) + CFS_INLINE_MAX + \
 				 CFS_DATA_EXTENTS_ASK * sizeof(struct cfs_extent))
 

@@ -2,7 +2,8 @@
 /*
  * data_objects.c - turns dirty ranges into objects and writes them to all targets of their placement groups.
  *
- * A round is what goes out at once: some MiB of objects of one or several inodes. An object belongs to one inode. Long
+ * A round is what goes out together: some MiB of objects of one or several inodes. Each is sent when the next one is begun, so
+ * that bytes are read and checksummed here while the targets write those before. An object belongs to one inode. Long
  * ranges are cut where the file's offset is a multiple of CFS_OBJECT_MAX, so that rewriting replaces whole
  * objects; short scattered ranges of a file are packed together, an extent each. An object that cannot be written to
  * all its targets is written again under another name to another placement group; the rest of it is garbage for scrub.
@@ -20,8 +21,8 @@
 #include <time.h>
 
 #define OBJECTS_MAX	64u		/* in a round */
-#define BUFS_MAX	4u
-#define CALLS_MAX	64u		/* at once */
+#define BUFS_MAX	8u
+#define CALLS_MAX	CFS_FLIGHT_MAX
 #define PIECES_MAX	CFS_DATA_COMMIT_EXTENTS
 #define ATTEMPTS_MAX	8u		/* placement groups tried for an object */
 #define SMALL_PIECE	(1u << 20)	/* packed together */
@@ -40,6 +41,7 @@ struct object {
 	uint32_t len;
 	uint32_t first, n;	/* pieces */
 	int rc;			/* -EAGAIN: not yet written */
+	int first_call;		/* -1: not sent yet */
 	struct cfs_obj_write_req req[CFS_DATA_REPLICAS_MAX];
 	struct iovec body[CFS_DATA_REPLICAS_MAX][2];
 	uint32_t targets[CFS_DATA_REPLICAS_MAX];
@@ -54,7 +56,11 @@ struct cfs_data_objects {
 	unsigned n_bufs;
 	uint32_t used;		/* bytes of the last buffer */
 	struct object objects[OBJECTS_MAX];
-	unsigned n_objects;
+	unsigned n_objects, n_ready;	/* n_ready: checksummed, and sent if there was room in the flight */
+	struct cfs_flight flight;
+	struct cfs_call calls[CALLS_MAX];
+	int rc[CALLS_MAX];
+	unsigned n_calls;
 	struct piece pieces[PIECES_MAX];
 	uint32_t n_pieces;
 };
@@ -92,8 +98,9 @@ struct cfs_data_objects *cfs_data_objects_new(struct cfs_data_ctx *g)
 
 	if (o) {
 		o->g = g;
-		o->n_bufs = o->n_objects = o->n_pieces = 0;
+		o->n_bufs = o->n_objects = o->n_ready = o->n_calls = o->n_pieces = 0;
 		o->used = 0;
+		cfs_flight_init(&o->flight, g->c, o->calls, o->rc);
 	}
 	return o;
 }
@@ -102,7 +109,7 @@ static void round_reset(struct cfs_data_objects *o)
 {
 	while (o->n_bufs)
 		buf_put(o->g, o->bufs[--o->n_bufs]);
-	o->n_objects = o->n_pieces = 0;
+	o->n_objects = o->n_ready = o->n_calls = o->n_pieces = 0;
 	o->used = 0;
 }
 
@@ -110,8 +117,60 @@ void cfs_data_objects_free(struct cfs_data_objects *o)
 {
 	if (!o)
 		return;
+	CFS_ASSERT(!o->n_calls);
 	round_reset(o);
 	free(o);
+}
+
+/* ---- sending ------------------------------------------------------------------------------- */
+static void checksum(struct object *obj)
+{
+	for (uint32_t off = 0; off < obj->len; off += CFS_CRC_BLOCK)
+		obj->crcs[off / CFS_CRC_BLOCK] = cfs_cpu_to_le32(
+			cfs_crc32c(0, obj->data + off, cfs_min(CFS_CRC_BLOCK, obj->len - off)));
+}
+
+/* a name and the calls that write it everywhere; how many calls */
+static unsigned prepare(struct cfs_data_ctx *g, struct object *obj, unsigned attempt, struct cfs_call *calls,
+			uint32_t *targets)
+{
+	uint32_t n_crcs = (obj->len + CFS_CRC_BLOCK - 1) / CFS_CRC_BLOCK;
+
+	obj->oid = cfs_client_new_oid(g->c, attempt);
+	obj->n_targets = cfs_client_pg_targets(g->c, &obj->oid, obj->targets, CFS_DATA_REPLICAS_MAX);
+	for (unsigned i = 0; i < obj->n_targets; i++) {
+		obj->req[i] = (struct cfs_obj_write_req){
+			.oid = obj->oid, .target = cfs_cpu_to_le32(obj->targets[i]), .len = cfs_cpu_to_le32(obj->len),
+		};
+		obj->body[i][0] = (struct iovec){ &obj->req[i], sizeof(obj->req[i]) };
+		obj->body[i][1] = (struct iovec){ obj->crcs, n_crcs * sizeof(cfs_le32) };
+		calls[i] = (struct cfs_call){
+			.opcode = CFS_OP_OBJ_WRITE, .body = obj->body[i], .n_body = 2, .payload = obj->data,
+			.payload_len = obj->len,
+		};
+		targets[i] = obj->targets[i];
+	}
+	return obj->n_targets;
+}
+
+/* objects before `end` are complete: off with them */
+static void send_ready(struct cfs_data_objects *o, unsigned end)
+{
+	for (; o->n_ready < end; o->n_ready++) {
+		struct object *obj = &o->objects[o->n_ready];
+		uint32_t targets[CFS_DATA_REPLICAS_MAX];
+		unsigned n;
+
+		checksum(obj);
+		obj->first_call = -1;
+		if (o->n_calls + CFS_DATA_REPLICAS_MAX > CALLS_MAX)
+			continue;
+		obj->first_call = (int)o->n_calls;
+		n = prepare(o->g, obj, 0, o->calls + o->n_calls, targets);
+		for (unsigned i = 0; i < n; i++)
+			cfs_flight_send(&o->flight, targets[i]);
+		o->n_calls += n;
+	}
 }
 
 /* ---- filling a round --------------------------------------------------------------------- */
@@ -150,6 +209,7 @@ static struct object *object_for(struct cfs_data_objects *o, struct cfs_data_job
 	data = room(o, len);
 	if (!data)
 		return NULL;
+	send_ready(o, o->n_objects);
 	last = &o->objects[o->n_objects++];
 	last->job = j;
 	last->data = data;
@@ -193,37 +253,7 @@ bool cfs_data_objects_add(struct cfs_data_objects *o, struct cfs_data_job *j)
 	return true;
 }
 
-/* ---- writing it ----------------------------------------------------------------------------- */
-static void checksum(struct object *obj)
-{
-	for (uint32_t off = 0; off < obj->len; off += CFS_CRC_BLOCK)
-		obj->crcs[off / CFS_CRC_BLOCK] = cfs_cpu_to_le32(
-			cfs_crc32c(0, obj->data + off, cfs_min(CFS_CRC_BLOCK, obj->len - off)));
-}
-
-/* a name and the calls that write it everywhere; how many calls */
-static unsigned prepare(struct cfs_data_ctx *g, struct object *obj, unsigned attempt, struct cfs_call *calls,
-			uint32_t *targets)
-{
-	uint32_t n_crcs = (obj->len + CFS_CRC_BLOCK - 1) / CFS_CRC_BLOCK;
-
-	obj->oid = cfs_client_new_oid(g->c, attempt);
-	obj->n_targets = cfs_client_pg_targets(g->c, &obj->oid, obj->targets, CFS_DATA_REPLICAS_MAX);
-	for (unsigned i = 0; i < obj->n_targets; i++) {
-		obj->req[i] = (struct cfs_obj_write_req){
-			.oid = obj->oid, .target = cfs_cpu_to_le32(obj->targets[i]), .len = cfs_cpu_to_le32(obj->len),
-		};
-		obj->body[i][0] = (struct iovec){ &obj->req[i], sizeof(obj->req[i]) };
-		obj->body[i][1] = (struct iovec){ obj->crcs, n_crcs * sizeof(cfs_le32) };
-		calls[i] = (struct cfs_call){
-			.opcode = CFS_OP_OBJ_WRITE, .body = obj->body[i], .n_body = 2, .payload = obj->data,
-			.payload_len = obj->len,
-		};
-		targets[i] = obj->targets[i];
-	}
-	return obj->n_targets;
-}
-
+/* ---- what became of it ----------------------------------------------------------------------- */
 /* what became of an object's copies. `last`: it will not be tried again */
 static void judge(struct cfs_data_ctx *g, struct object *obj, const int *rc, bool last)
 {
@@ -322,9 +352,18 @@ void cfs_data_objects_drop(struct cfs_data_ctx *g, const struct cfs_oid *oid)
 
 void cfs_data_objects_write(struct cfs_data_objects *o)
 {
+	unsigned attempt = 0;
+
+	send_ready(o, o->n_objects);
+	cfs_flight_finish(&o->flight);
 	for (unsigned i = 0; i < o->n_objects; i++)
-		checksum(&o->objects[i]);
-	for (unsigned attempt = 0; write_once(o, attempt); attempt++) {
+		if (o->objects[i].first_call >= 0) {
+			judge(o->g, &o->objects[i], o->rc + o->objects[i].first_call, false);
+			attempt = 1;
+		}
+	o->n_calls = 0;
+	/* what was not sent, and what could not be written where it was sent */
+	for (; write_once(o, attempt); attempt++) {
 		struct timespec pause = { 0, (long)cfs_min(1u << 2 * attempt, 500u) * 1000000 };
 
 		nanosleep(&pause, NULL);

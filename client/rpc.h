@@ -51,9 +51,30 @@ int cfs_call(struct cfs_client *c, struct cfs_call *call);
 int cfs_call_target(struct cfs_client *c, uint32_t target, struct cfs_call *call);
 
 /*
- * Several requests to targets at once on the calling thread's connections (write to all replicas,
- * read-ahead): starts all, waits for all; result per call in rc[].
+ * Several requests to targets on the calling thread's connections, on their way at the same time. The thread makes no other
+ * call between the first send and the finish, which waits for all; results are then in rc[]. calls, rc: room for as
+ * many as are sent, at most CFS_FLIGHT_MAX, kept until the finish.
  */
+#define CFS_FLIGHT_MAX 64u
+struct cfs_node_conn;
+struct cfs_flight {			/* private */
+	struct cfs_client *c;
+	struct cfs_thread *t;
+	struct cfs_call *calls;
+	int *rc;
+	unsigned n;
+	uint64_t deadline;
+	uint32_t target[CFS_FLIGHT_MAX];
+	struct cfs_node_conn *nc[CFS_FLIGHT_MAX];	/* NULL: not on its way */
+	uint64_t tag[CFS_FLIGHT_MAX];
+};
+void cfs_flight_init(struct cfs_flight *f, struct cfs_client *c, struct cfs_call *calls, int *rc);
+/* the next of calls[]; returns when it was sent, or its rc[] says why not */
+void cfs_flight_send(struct cfs_flight *f, uint32_t target);
+/* f can be used again */
+void cfs_flight_finish(struct cfs_flight *f);
+
+/* the same in one go (write to all replicas, read from several) */
 int cfs_call_targets(struct cfs_client *c, const uint32_t *targets, struct cfs_call *calls, int *rc, unsigned n);
 
 /*

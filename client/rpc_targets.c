@@ -200,19 +200,9 @@ unsigned cfs_client_pg_targets(struct cfs_client *c, const struct cfs_oid *oid, 
 }
 
 /* ---- requests ----------------------------------------------------------------------------- */
-struct flight {
-	struct cfs_client *c;
-	struct cfs_thread *t;
-	struct cfs_call *calls;
-	int *rc;
-	struct cfs_node_conn **nc;	/* of each call; NULL: not on its way */
-	uint64_t *tag;
-	unsigned n;
-};
-
 static void pick_flight(struct cfs_rpc_reply *r)
 {
-	struct flight *f = r->user;
+	struct cfs_flight *f = r->user;
 	uint64_t tag = cfs_le64_to_cpu(r->hdr.tag);
 
 	r->drop = true;
@@ -228,7 +218,7 @@ static void pick_flight(struct cfs_rpc_reply *r)
 	}
 }
 
-static void land(struct flight *f, struct cfs_rpc_reply *r)
+static void land(struct cfs_flight *f, struct cfs_rpc_reply *r)
 {
 	uint64_t tag = cfs_le64_to_cpu(r->hdr.tag);
 
@@ -244,7 +234,7 @@ static void land(struct flight *f, struct cfs_rpc_reply *r)
 }
 
 /* the connection broke, or nobody answers on it: everything on it is lost */
-static void crash(struct flight *f, struct cfs_node_conn *nc, int rc)
+static void crash(struct cfs_flight *f, struct cfs_node_conn *nc, int rc)
 {
 	for (unsigned i = 0; i < f->n; i++)
 		if (f->nc[i] == nc) {
@@ -254,7 +244,7 @@ static void crash(struct flight *f, struct cfs_node_conn *nc, int rc)
 	cfs_node_conn_close(nc);
 }
 
-static unsigned in_flight(const struct flight *f, const struct cfs_node_conn *nc)
+static unsigned in_flight(const struct cfs_flight *f, const struct cfs_node_conn *nc)
 {
 	unsigned n = 0;
 
@@ -264,11 +254,11 @@ static unsigned in_flight(const struct flight *f, const struct cfs_node_conn *nc
 }
 
 /* take replies until at most `left` requests are on their way on this connection */
-static void collect(struct flight *f, struct cfs_node_conn *nc, unsigned left, uint64_t deadline)
+static void collect(struct cfs_flight *f, struct cfs_node_conn *nc, unsigned left)
 {
 	while (in_flight(f, nc) > left) {
 		struct cfs_rpc_reply r = { .pick = pick_flight, .user = f };
-		int rc = cfs_rpc_recv(nc->conn, &r, -1, deadline);
+		int rc = cfs_rpc_recv(nc->conn, &r, -1, f->deadline);
 
 		if (!rc && !r.drop)
 			land(f, &r);
@@ -277,19 +267,20 @@ static void collect(struct flight *f, struct cfs_node_conn *nc, unsigned left, u
 	}
 }
 
-static void launch(struct flight *f, unsigned i, uint32_t target, uint64_t session, uint64_t deadline)
+static void launch(struct cfs_flight *f, unsigned i)
 {
+	uint64_t session = cfs_client_session(f->c);
 	struct cfs_client *c = f->c;
 	struct cfs_call *call = &f->calls[i];
 	struct cfs_node_conn *nc = NULL;
 	struct cfs_msg_hdr hdr;
 	uint32_t patience;
-	int node = target_node(c, target, &patience), rc;
+	int node = target_node(c, f->target[i], &patience), rc;
 
 	f->rc[i] = node < 0 ? node : cfs_node_conn(c, f->t, (uint32_t)node, session, &nc);
 	if (f->rc[i])
 		return;
-	collect(f, nc, nc->credits - 1, deadline);
+	collect(f, nc, nc->credits - 1);
 	if (!nc->conn) {
 		f->rc[i] = -ECONNRESET;
 		return;
@@ -303,7 +294,7 @@ static void launch(struct flight *f, unsigned i, uint32_t target, uint64_t sessi
 	pthread_rwlock_rdlock(&c->map_lock);
 	hdr.map_epoch = cfs_cpu_to_le64(c->map ? c->map->epoch : 0);
 	pthread_rwlock_unlock(&c->map_lock);
-	rc = cfs_rpc_send(nc->conn, &hdr, call->body, call->n_body, call->payload, call->payload_len, deadline);
+	rc = cfs_rpc_send(nc->conn, &hdr, call->body, call->n_body, call->payload, call->payload_len, f->deadline);
 	f->nc[i] = nc;
 	if (rc == -EMSGSIZE) {
 		f->nc[i] = NULL;
@@ -313,22 +304,33 @@ static void launch(struct flight *f, unsigned i, uint32_t target, uint64_t sessi
 	}
 }
 
-#define FLIGHT_MAX 64u
-#define FLIGHT_MS 15000u	/* one round: 64 objects of 4 MiB through a slow link still fit */
+#define FLIGHT_MS 15000u	/* since the last send: 64 objects of 4 MiB through a slow link still fit */
 
-static void fly(struct cfs_client *c, const uint32_t *targets, struct cfs_call *calls, int *rc, unsigned n)
+void cfs_flight_init(struct cfs_flight *f, struct cfs_client *c, struct cfs_call *calls, int *rc)
 {
-	struct cfs_node_conn *nc[FLIGHT_MAX] = { NULL };
-	uint64_t tag[FLIGHT_MAX], session = cfs_client_session(c);
-	uint64_t deadline = cfs_boot_ns() + FLIGHT_MS * CFS_NSEC_PER_MSEC;
-	struct flight f = { .c = c, .t = cfs_thread_self(c), .calls = calls, .rc = rc, .nc = nc, .tag = tag, .n = n };
+	f->c = c;
+	f->t = cfs_thread_self(c);
+	f->calls = calls;
+	f->rc = rc;
+	f->n = 0;
+}
 
-	CFS_ASSERT(n <= FLIGHT_MAX);
-	for (unsigned i = 0; i < n; i++)
-		launch(&f, i, targets[i], session, deadline);
-	for (unsigned i = 0; i < n; i++)
-		if (nc[i])
-			collect(&f, nc[i], 0, deadline);
+void cfs_flight_send(struct cfs_flight *f, uint32_t target)
+{
+	unsigned i = f->n++;
+
+	CFS_ASSERT(i < CFS_FLIGHT_MAX);
+	f->deadline = cfs_boot_ns() + FLIGHT_MS * CFS_NSEC_PER_MSEC;
+	f->target[i] = target;
+	f->nc[i] = NULL;
+	launch(f, i);
+}
+
+static void land_all(struct cfs_flight *f)
+{
+	for (unsigned i = 0; i < f->n; i++)
+		if (f->nc[i])
+			collect(f, f->nc[i], 0);
 }
 
 /* what may be better next time */
@@ -349,13 +351,27 @@ static bool transient(struct cfs_client *c, int rc)
 	}
 }
 
+void cfs_flight_finish(struct cfs_flight *f)
+{
+	land_all(f);
+	for (unsigned i = 0; i < f->n; i++)
+		if (f->rc[i] && transient(f->c, f->rc[i]))
+			f->rc[i] = cfs_call_target(f->c, f->target[i], &f->calls[i]);
+	f->n = 0;
+}
+
 int cfs_call_targets(struct cfs_client *c, const uint32_t *targets, struct cfs_call *calls, int *rc, unsigned n)
 {
-	for (unsigned at = 0; at < n; at += FLIGHT_MAX)
-		fly(c, targets + at, calls + at, rc + at, cfs_min(n - at, FLIGHT_MAX));
-	for (unsigned i = 0; i < n; i++)
-		if (rc[i] && transient(c, rc[i]))
-			rc[i] = cfs_call_target(c, targets[i], &calls[i]);
+	struct cfs_flight f;
+
+	for (unsigned at = 0; at < n;) {
+		unsigned end = cfs_min(n, at + CFS_FLIGHT_MAX);
+
+		cfs_flight_init(&f, c, calls + at, rc + at);
+		while (at < end)
+			cfs_flight_send(&f, targets[at++]);
+		cfs_flight_finish(&f);
+	}
 	return 0;
 }
 
@@ -363,6 +379,7 @@ static int insist(struct cfs_client *c, struct cfs_thread *t, uint32_t target, s
 {
 	uint64_t start = cfs_boot_ns(), gen = __atomic_load_n(&c->session_gen, __ATOMIC_ACQUIRE);
 	uint32_t patience = 0, pause = 10;
+	struct cfs_flight f;
 	bool interrupted = false;
 	int rc;
 
@@ -373,7 +390,9 @@ static int insist(struct cfs_client *c, struct cfs_thread *t, uint32_t target, s
 			return -ESHUTDOWN;
 		if (cfs_client_state(c) == CFS_SESS_LOST || gen != __atomic_load_n(&c->session_gen, __ATOMIC_ACQUIRE))
 			return CFS_E_BADSESSION;
-		fly(c, &target, call, &rc, 1);
+		cfs_flight_init(&f, c, call, &rc);
+		cfs_flight_send(&f, target);
+		land_all(&f);
 		if (rc == CFS_E_BADSESSION)
 			cfs_session_report_lost(c, cfs_client_session(c));
 		if (!rc || !transient(c, rc))

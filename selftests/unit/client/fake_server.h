@@ -527,6 +527,27 @@ int cfs_call_targets(struct cfs_client *c, const uint32_t *targets, struct cfs_c
 	return 0;
 }
 
+void cfs_flight_init(struct cfs_flight *f, struct cfs_client *c, struct cfs_call *calls, int *rc)
+{
+	f->c = c;
+	f->calls = calls;
+	f->rc = rc;
+	f->n = 0;
+}
+
+void cfs_flight_send(struct cfs_flight *f, uint32_t target)
+{
+	if (f->n == CFS_FLIGHT_MAX)
+		FAKE_FATAL("%u calls at once", f->n);
+	f->rc[f->n] = cfs_call_target(f->c, target, &f->calls[f->n]);
+	f->n++;
+}
+
+void cfs_flight_finish(struct cfs_flight *f)
+{
+	f->n = 0;
+}
+
 struct cfs_oid cfs_client_new_oid(struct cfs_client *c, unsigned attempt)
 {
 	uint64_t seq = __atomic_add_fetch(&fake.oid_seq, 1, __ATOMIC_RELAXED);
