@@ -42,11 +42,13 @@ add_drive() { # virtio|nvme FILE,KEY=VALUE...
 		esac
 	done
 	[ -e "$file" ] || truncate -s "$size" "$file" || die "cannot make $file"
-	node=file.filename=$file,file.driver=file,format=raw,cache=$cache,discard=unmap
+	node=file=$file,format=raw,cache=$cache,discard=unmap
 	if [ "$log" ]; then # each write and flush goes there as well, in their order
 		: >"$log" || die "cannot make $log"
-		node=driver=blklogwrites,file.driver=raw,file.file.driver=file,file.file.filename=$file
-		node+=,log.driver=file,log.filename=$log,log-sector-size=512,cache=$cache
+		# The flushes must get as far as this filter; beyond it they only take the time in which power may go.
+		node=driver=blklogwrites,cache.no-flush=off,log-sector-size=512,discard=unmap
+		node+=,file.driver=raw,file.file.driver=file,file.file.filename=$file,file.cache.no-flush=off,file.discard=unmap
+		node+=,log.driver=file,log.filename=$log,log.cache.no-flush=on
 	fi
 	devices+=(-drive "if=none,id=$id,$node")
 	drives=$((drives + 1))
