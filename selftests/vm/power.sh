@@ -24,7 +24,7 @@ worked() { # every load has had so much acknowledged
 	done
 	[ "$n" = 4 ] || tap_gone "$vm_pid"
 }
-vm_start --share "$T_DIR/share" --timeout 500 --disk "$T_DIR/killed-fs,size=1G,log=$T_DIR/fs.writes" \
+vm_start --share "$T_DIR/share" --timeout 500 --disk "$T_DIR/killed-fs,size=1500M,log=$T_DIR/fs.writes" \
 	--disk "$T_DIR/killed-store,size=1G,lba=4096,log=$T_DIR/store.writes" -- "$guest" load killed-fs killed-store
 if ! wait_for 450 worked || tap_gone "$vm_pid"; then
 	not_ok "the load runs in the guest" "$(tail -n 20 "$T_DIR/vm.log"; wc -l "$T_DIR"/share/journal.*)"
@@ -34,7 +34,7 @@ sleep "$((RANDOM % 3)).$((RANDOM % 10))"
 vm_cut
 diag "acknowledged or under way: $(cat "$T_DIR"/share/journal.* | wc -l) lines of journals"
 for drive in fs:512 store:4096; do
-	truncate -s 1G "$T_DIR/cut-${drive%:*}"
+	truncate -r "$T_DIR/killed-${drive%:*}" "$T_DIR/cut-${drive%:*}"
 	out=$("$T_PROGS/powercut" --log "$T_DIR/${drive%:*}.writes" \
 		--image "$T_DIR/cut-${drive%:*}" --lba "${drive#*:}" --seed "$seed" 2>&1)
 	rc=$?

@@ -29,13 +29,21 @@ down() { # NAME
 	umount "$T_DIR/$1" && kill -TERM "$(cat "$T_DIR/$1.pid")" && wait_for 60 tap_gone "$(cat "$T_DIR/$1.pid")"
 }
 
+noise() { # unacknowledged writes, so that there is always something that was not flushed yet
+	local n name
+	for n in {1..150}; do
+		for name in file drive; do
+			head -c 2M /dev/urandom >"$T_DIR/$name/noise$((n % 4))"
+		done
+	done
+}
 load() { # SERIAL STORE: ends only with the machine
 	local fs store
 	fs=$(guest_drive "$1") && store=$(guest_drive "$2") || exit 1
 	mke2fs -q -t ext4 "$fs" && mkdir -p /mnt/fs && mount -t ext4 "$fs" /mnt/fs || exit 1
 	configure file 9510 /mnt/fs/store.img /mnt/fs/state
 	configure drive 9511 "$store" /mnt/fs/state2
-	"$T_BIN/claudefs" format --size 512M /mnt/fs/store.img && "$T_BIN/claudefs" format --yes "$store" || exit 1
+	"$T_BIN/claudefs" format --size 900M /mnt/fs/store.img && "$T_BIN/claudefs" format --yes "$store" || exit 1
 	sync
 	up file 9510 && up drive 9511 || exit 1
 	for name in file drive; do
@@ -43,6 +51,8 @@ load() { # SERIAL STORE: ends only with the machine
 			"$T_PROGS/ackload" run --journal "/share/journal.$name.$i" --dir "$T_DIR/$name/$i" --seed $RANDOM$i &
 		done
 	done
+	noise &
+	disown
 	wait -n # none of them ends by itself
 	echo "a load ended: $?"
 	tail -n 5 "$T_DIR"/*.log
