@@ -15,6 +15,7 @@
 #include "client/data.h"
 #include "client/dcache.h"
 #include "client/leasecheck.h"
+#include "client/pass.h"
 #include "client/rpc.h"
 #include "client/tiers.h"
 #include "rpc/codec.h"
@@ -227,6 +228,7 @@ struct cfs_client {
 	struct cfs_opstat *opstat;
 	struct cfs_metrics *metrics;
 	struct cfs_tiers tiers;
+	struct cfs_pass_stats pass;
 	pthread_mutex_t pins_lock;
 	bool any_stale;			/* atomic */
 	struct cfs_stale_opener stale[CFS_PINS_MAX];

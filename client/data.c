@@ -9,6 +9,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "client/pass.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -168,6 +169,7 @@ static void data_free(struct cfs_data *d)
 
 	CFS_ASSERT(!d->n_io && !d->flushing && !d->dirty.n && !d->on_dirty_list);
 	cfs_data_drop_content(d);
+	cfs_pass_free(d->pass);
 	cfs_rangeset_clear(&d->inval_set);
 	cfs_rangeset_clear(&d->reread);
 	pthread_mutex_destroy(&d->lock);
@@ -281,6 +283,24 @@ void cfs_data_put(struct cfs_data *d)
 	s->n--;
 	pthread_mutex_unlock(&s->lock);
 	data_free(d);
+}
+
+void cfs_data_give_pass(struct cfs_data *d, struct cfs_pass *p)
+{
+	pthread_mutex_lock(&d->lock);
+	CFS_ASSERT(!d->pass && !d->valid.n && !cfs_data_is_dirty(d));
+	d->pass = p;
+	pthread_mutex_unlock(&d->lock);
+}
+
+struct cfs_pass *cfs_data_pass(struct cfs_data *d)
+{
+	return d->pass;
+}
+
+int cfs_data_cachedir(struct cfs_client *c)
+{
+	return cfs_data_ctx_of(c)->store.dirfd;
 }
 
 uint64_t cfs_data_ino(const struct cfs_data *d)

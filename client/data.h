@@ -27,6 +27,7 @@
 
 struct cfs_client;
 struct cfs_data;
+struct cfs_pass;
 struct fuse_bufvec;
 
 struct cfs_data_params {
@@ -57,6 +58,14 @@ uint64_t cfs_data_ino(const struct cfs_data *d);
 /* a reply carried a file lease (MKNODE, LOOKUP with data, OPEN): remember it, inline data too. break_gen: of that call */
 void cfs_data_granted(struct cfs_data *d, const struct cfs_attr *attr, uint32_t lease, uint64_t break_gen,
 		      const void *inline_data, uint32_t inline_len);
+
+/*
+ * The bytes of a file that was just made, and that nobody else knows yet, are the kernel's business from now on: attributes, sizes
+ * and times are its backing file's, nothing is ever dirty. d owns p.
+ */
+void cfs_data_give_pass(struct cfs_data *d, struct cfs_pass *p);
+struct cfs_pass *cfs_data_pass(struct cfs_data *d);	/* NULL: an ordinary file. Lives as long as d */
+int cfs_data_cachedir(struct cfs_client *c);		/* its descriptor; borrowed */
 
 /* open(2) and last close(2); open takes SHARED if no lease is held (one request), nothing if one is */
 int cfs_data_open(struct cfs_data *d, int flags);

@@ -137,6 +137,7 @@ struct cfs_data {
 	struct cfs_rangeset valid, dirty, served;
 	struct cfs_extcache ext;
 	struct cfs_cachefile cf;
+	struct cfs_pass *pass;		/* set once, before others see the inode */
 	/* errors of write-back */
 	int err, err_now;		/* lost data, to be reported err_reports times; what fails at the moment */
 	unsigned err_reports;

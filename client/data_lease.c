@@ -11,6 +11,7 @@
 #include "client/data_i.h"
 
 #include "base/log.h"
+#include "client/pass.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -477,10 +478,12 @@ void cfs_data_reply_end(struct cfs_data *d)
 
 bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr)
 {
-	bool changed = false;
+	bool changed = d->pass;
 
 	pthread_mutex_lock(&d->lock);
-	if (d->lease == CFS_LEASE_EXCL) {
+	if (d->pass) {
+		cfs_pass_attr(d->pass, attr);
+	} else if (d->lease == CFS_LEASE_EXCL) {
 		uint32_t mode = cfs_le32_to_cpu(attr->mode);
 
 		changed = d->times_known || cfs_le64_to_cpu(attr->size) != d->size;
@@ -504,7 +507,9 @@ bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr)
 void cfs_data_setattr_done(struct cfs_data *d, const struct cfs_attr *attr, bool mode_set)
 {
 	pthread_mutex_lock(&d->lock);
-	if (d->lease == CFS_LEASE_EXCL) {
+	if (d->pass) {
+		cfs_pass_set_mtime(d->pass, &attr->mtime);
+	} else if (d->lease == CFS_LEASE_EXCL) {
 		d->mtime = attr->mtime;
 		d->ctime = attr->ctime;
 		d->times_known = true;

@@ -6,6 +6,7 @@
 #include "client/data_i.h"
 
 #include "base/log.h"
+#include "client/pass.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -312,6 +313,8 @@ int cfs_data_setsize(struct cfs_data *d, uint64_t size, bool kill_priv, struct c
 
 	if (size > CFS_FILE_SIZE_MAX)
 		return -EFBIG;
+	if (d->pass)
+		return cfs_pass_truncate(d->pass, size);
 	pthread_mutex_lock(&d->lock);
 	cfs_data_use(d);
 	while (d->recalling || d->opening || d->truncating || d->flushing || d->n_io || d->drop_later)

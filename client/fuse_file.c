@@ -10,6 +10,7 @@
 #include "client/fuse_fh.h"
 #include "client/fuse_ops_i.h"
 #include "client/notify.h"
+#include "client/pass.h"
 
 #include "base/log.h"
 
@@ -55,6 +56,8 @@ static void fh_free(struct cfs_client *c, struct cfs_fh *fh)
 	cfs_victim_begin(c, i->ino); /* who opens it just now waits until it is known what becomes of it */
 	pthread_mutex_lock(&i->lock);
 	CFS_ASSERT(i->n_open > 0);
+	if (fh->io != CFS_IO_CLOSED)
+		cfs_iostate_close(&i->io, fh->io);
 	release = !--i->n_open && i->orphan;
 	if (release)
 		i->orphan = false;
@@ -104,9 +107,19 @@ void cfs_fh_drop_all(struct cfs_client *c)
 
 static void fill_open(struct cfs_client *c, struct cfs_fh *fh, struct fuse_file_info *fi)
 {
+	struct cfs_pass *pass = cfs_data_pass(fh->i->data);
+	enum cfs_iomode want = pass ? CFS_IO_PASSTHROUGH :
+			       c->o.cache_none || (fi->flags & O_APPEND) ? CFS_IO_DIRECT : CFS_IO_CACHED;
+
 	fi->fh = (uintptr_t)fh;
 	fh->opened = true;
-	fi->direct_io = c->o.cache_none || (fi->flags & O_APPEND);
+	pthread_mutex_lock(&fh->i->lock);
+	fh->io = cfs_iostate_open(&fh->i->io, want);
+	pthread_mutex_unlock(&fh->i->lock);
+	CFS_ASSERT(fh->io == want);	/* an inode has a backing file from its birth, or never */
+	if (pass)
+		fi->backing_id = cfs_pass_id(pass);
+	fi->direct_io = want == CFS_IO_DIRECT;
 	fi->keep_cache = !c->o.cache_none;	/* else the kernel would drop the pages that others have open, too */
 }
 
@@ -212,6 +225,12 @@ static int open_made(struct cfs_op *op, struct cfs_mk *mk, struct fuse_file_info
 		pthread_mutex_lock(&fh->i->lock);
 		fh->i->orphan = true;
 		pthread_mutex_unlock(&fh->i->lock);
+	}
+	if (cfs_pass_fits(op->c, fi->flags, mk->flags & CFS_MK_TMPFILE)) {
+		struct cfs_pass *pass = cfs_pass_new(op->c);
+
+		if (pass)
+			cfs_data_give_pass(fh->i->data, pass);
 	}
 	*ret_fh = fh;
 	return 0;
@@ -345,6 +364,7 @@ void cfs_fuse_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_fi
 void cfs_fuse_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct cfs_op op = cfs_op_begin(req);
+	struct cfs_pass *pass = cfs_data_pass(cfs_fh_of(fi)->i->data);
 	void *buf = cfs_thread_io_buf(op.t);
 	int64_t n = 0;
 	int rc = size > CFS_IO_MAX ? EIO : 0;
@@ -356,7 +376,8 @@ void cfs_fuse_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 		rc = cfs_op_errno(cfs_session_wait_live(op.c));
 		if (rc)
 			break;
-		n = cfs_data_read(cfs_fh_of(fi)->i->data, buf, size, (uint64_t)off);
+		n = pass ? cfs_pass_read(pass, buf, size, (uint64_t)off) :
+			   cfs_data_read(cfs_fh_of(fi)->i->data, buf, size, (uint64_t)off);
 		if (cfs_client_live(op.c))
 			break;
 	}
@@ -383,8 +404,9 @@ void cfs_fuse_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	cfs_kernel_has_pages(op.c, ino);
 	if (fi->kill_suidgid)
 		err = cfs_op_kill_priv(&op, ino);
-	n = err ? -err : cfs_data_write(i->data, buf, size, (uint64_t)off,
-					  append ? CFS_DATA_APPEND : fi->writepage ? CFS_DATA_MAPPED : 0);
+	n = err ? -err : cfs_data_pass(i->data) ? cfs_pass_write(cfs_data_pass(i->data), buf, size, (uint64_t)off) :
+	    cfs_data_write(i->data, buf, size, (uint64_t)off,
+			   append ? CFS_DATA_APPEND : fi->writepage ? CFS_DATA_MAPPED : 0);
 	op.t->req = NULL;
 	if (n < 0)
 		fuse_reply_err(req, cfs_op_errno((int)n));
@@ -413,6 +435,10 @@ void cfs_fuse_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off
 
 	if (off < 0 || len <= 0 || (uint64_t)off > CFS_FILE_SIZE_MAX || (uint64_t)len > CFS_FILE_SIZE_MAX - (uint64_t)off) {
 		cfs_op_err(&op, off < 0 || len <= 0 ? EINVAL : EFBIG);
+		return;
+	}
+	if (cfs_data_pass(d)) {
+		cfs_op_err(&op, cfs_op_errno(cfs_pass_fallocate(cfs_data_pass(d), mode, (uint64_t)off, (uint64_t)len)));
 		return;
 	}
 	rc = cfs_data_flush(d);
@@ -445,6 +471,8 @@ void cfs_fuse_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, s
 
 	if (!rc && ((uint64_t)off_out > CFS_FILE_SIZE_MAX || len > CFS_FILE_SIZE_MAX - (uint64_t)off_out))
 		rc = -EFBIG;
+	if (!rc && (cfs_data_pass(src) || cfs_data_pass(dst)))
+		rc = -EOPNOTSUPP;	/* the server has none of it; the kernel copies by itself then */
 	if (!rc && len) {
 		rc = cfs_data_flush(src);
 		if (!rc && src != dst)
@@ -473,14 +501,21 @@ void cfs_fuse_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struc
 	cfs_le64 pos;
 	struct cfs_op_req r = { .opcode = CFS_OP_SEEK, .fixed = &body, .fixed_len = sizeof(body), .rep = &pos,
 				.rep_max = sizeof(pos) };
+	struct cfs_pass *pass = cfs_data_pass(cfs_fh_of(fi)->i->data);
 	int rc = whence == 3 /* SEEK_DATA */ || whence == 4 /* SEEK_HOLE */ ? 0 : EINVAL;
 
 	if (!rc && off < 0)
 		rc = ENXIO;
-	if (!rc)
+	if (!rc && pass) {
+		int64_t at = cfs_pass_seek(pass, (uint64_t)off, whence);
+
+		rc = at < 0 ? (int)at : 0;
+		pos = cfs_cpu_to_le64((uint64_t)at);
+	} else if (!rc) {
 		rc = cfs_data_flush(cfs_fh_of(fi)->i->data);
-	if (!rc)
-		rc = cfs_op_call_want(&op, &r, sizeof(pos));
+		if (!rc)
+			rc = cfs_op_call_want(&op, &r, sizeof(pos));
+	}
 	op.t->req = NULL;
 	if (rc)
 		fuse_reply_err(req, cfs_op_errno(rc));

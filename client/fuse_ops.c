@@ -248,6 +248,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	fuse_unset_feature_flag(conn, FUSE_CAP_WRITEBACK_CACHE);
 	fuse_unset_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
 	fuse_unset_feature_flag(conn, FUSE_CAP_IOCTL_DIR);
+	fuse_unset_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
+	conn->max_backing_stack_depth = FUSE_BACKING_STACKED_UNDER;	/* an overlay on top of us stays possible */
+	if (cfs_tier_ready(c, CFS_TIER_PASSTHROUGH))
+		want(conn, FUSE_CAP_PASSTHROUGH, "PASSTHROUGH", true);
 	if (c->o.cache_none) {
 		fuse_unset_feature_flag(conn, FUSE_CAP_CACHE_SYMLINKS);
 		fuse_unset_feature_flag(conn, FUSE_CAP_READDIRPLUS);

@@ -24,6 +24,7 @@ struct cfs_fh {
 	struct cfs_inode *i;
 	int flags;
 	bool opened;			/* cfs_data_open() succeeded */
+	enum cfs_iomode io;		/* CLOSED: the kernel does not have it */
 	struct cfs_dirbuf *dir;		/* of directories */
 };
 

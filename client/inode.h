@@ -9,6 +9,7 @@
 #define CFS_CLIENT_INODE_H
 
 #include "client/client_i.h"
+#include "client/iomode.h"
 
 #define CFS_LOCK_OWNERS_MAX 4096u	/* of POSIX locks on one inode; more get ENOLCK */
 
@@ -25,6 +26,7 @@ struct cfs_inode {
 	pthread_mutex_t lock;
 	struct cfs_data *data;		/* of a regular file, once opened; lives as long as this */
 	unsigned n_open;		/* file handles */
+	struct cfs_iostate io;		/* those that the kernel has */
 	bool only_ours;			/* atomic: made here, and never opened by another session */
 	bool orphan;			/* no name any more, kept by us: RELEASE at last close */
 	bool told;			/* told_mtime means something */

@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -41,6 +42,7 @@
 #define CACHE_MAX	(16ull << 30)
 #define DIRTY_MAX	(1ull << 30)
 #define READ_AHEAD_KB	4096
+#define FDS_MAX		65536u
 
 struct mounted {
 	const struct cfs_mount_opts *o;
@@ -309,6 +311,18 @@ static void raise_read_ahead(const char *mountpoint)
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
+/* cache files and connections need more than the usual 1024 */
+static void raise_fd_limit(void)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur >= FDS_MAX)
+		return;
+	r.rlim_cur = cfs_min(r.rlim_max, (rlim_t)FDS_MAX);
+	if (setrlimit(RLIMIT_NOFILE, &r))
+		cfs_warn("no more than %llu files can be open: %s", (unsigned long long)r.rlim_cur, strerror(errno));
+}
+
 static int set_up(struct mounted *m)
 {
 	sigset_t set;
@@ -320,6 +334,7 @@ static int set_up(struct mounted *m)
 	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by every thread: only the descriptor sees them */
 	signal(SIGPIPE, SIG_IGN);
+	raise_fd_limit();
 	m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (m->signal_fd < 0)
 		return fail(m, -errno, "signalfd: %s", strerror(errno));

@@ -19,7 +19,6 @@ static int no_probe(const struct cfs_tier_env *env, char *why, size_t len)
 
 const struct cfs_tier_ops cfs_tier_plain = { .gives = "kernel caches under leases, /dev/fuse" };
 static const struct cfs_tier_ops tier_uring = { .gives = "requests by io_uring, a queue per core", .probe = no_probe };
-static const struct cfs_tier_ops tier_passthrough = { .gives = "the kernel reads and writes cache files", .probe = no_probe };
 
 static const struct {
 	const char *name;
@@ -27,7 +26,7 @@ static const struct {
 } tiers[CFS_TIERS] = {
 	[CFS_TIER_PLAIN] = { "plain", &cfs_tier_plain },
 	[CFS_TIER_URING] = { "uring", &tier_uring },
-	[CFS_TIER_PASSTHROUGH] = { "passthrough", &tier_passthrough },
+	[CFS_TIER_PASSTHROUGH] = { "passthrough", &cfs_tier_passthrough },
 	[CFS_TIER_BPF] = { "bpf", &cfs_tier_bpf },
 };
 

@@ -61,7 +61,7 @@ struct cfs_tiers {
 	struct cfs_tier t[CFS_TIERS];
 };
 
-extern const struct cfs_tier_ops cfs_tier_plain;
+extern const struct cfs_tier_ops cfs_tier_plain, cfs_tier_passthrough;
 extern const struct cfs_tier_ops cfs_tier_bpf;		/* accel.c */
 
 const char *cfs_tier_name(enum cfs_tier_id id);

@@ -1,16 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fuse_new.h - what the kernel's FUSE interface has gained since Debian 12's linux/fuse.h (7.38): flags of INIT, and
- * FUSE over io_uring. Values and layouts from include/uapi/linux/fuse.h of Linux 6.18; a newer header's own win.
+ * fuse_new.h - what the kernel's FUSE interface has gained since Debian 12's linux/fuse.h (7.38): flags of INIT, backing
+ * files, and FUSE over io_uring. Values and layouts from include/uapi/linux/fuse.h of Linux 6.18; a newer header's own win.
  */
 #ifndef UAPI_FUSE_NEW_H
 #define UAPI_FUSE_NEW_H
 
 #include <linux/fuse.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 
 #ifndef FUSE_PASSTHROUGH
 #define FUSE_PASSTHROUGH	(1ULL << 37)	/* 6.9 */
+#endif
+#ifndef FUSE_DEV_IOC_BACKING_OPEN
+struct fuse_backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+#define FUSE_DEV_IOC_BACKING_OPEN	_IOW(FUSE_DEV_IOC_MAGIC, 1, struct fuse_backing_map)
+#define FUSE_DEV_IOC_BACKING_CLOSE	_IOW(FUSE_DEV_IOC_MAGIC, 2, uint32_t)
 #endif
 #ifndef FUSE_OVER_IO_URING
 #define FUSE_OVER_IO_URING	(1ULL << 41)	/* 6.14 */
