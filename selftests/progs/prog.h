@@ -35,9 +35,17 @@
 
 #define MAYBE_UNUSED __attribute__((unused))
 #define N_OF(a) (sizeof(a) / sizeof((a)[0]))
-#define CHECK_SECONDS 30
+#define CHECK_SECONDS check_seconds()
 #define EXIT_SKIP 77
 #define NOBODY 65534
+
+/* How long one check may take; slow machines, such as emulated ones, set T_CHECK_SECONDS. */
+MAYBE_UNUSED static unsigned check_seconds(void)
+{
+	const char *text = getenv("T_CHECK_SECONDS");
+
+	return text && atoi(text) > 0 ? (unsigned)atoi(text) : 30;
+}
 
 /* ---- ending ----------------------------------------------------------------------------------- */
 MAYBE_UNUSED __attribute__((noreturn, format(printf, 1, 2)))

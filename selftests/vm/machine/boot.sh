@@ -14,8 +14,8 @@
 #   --shell           no SCRIPT: a shell on this terminal, without a time limit
 #
 # The guest's root is the host's, read only, below a tmpfs: what it writes is gone afterwards. There is no
-# network but its own loopback. It sees $T_TOP, $T_BIN, $T_PROGS and $PATH as they are here. SCRIPT's output is ours; the
-# kernel's log goes to a file, its end is shown when the guest dies.
+# network but its own loopback. SCRIPT finds $T_TOP, $T_BIN, $T_PROGS, any other T_* and $PATH as they are here, but
+# no $T_DIR. Its output is ours; the kernel's log goes to a file, its end is shown when the guest dies.
 # Ends with: SCRIPT's status; 124 when time was up; 125 when the guest ended before SCRIPT did; 126 when the
 # machine's parts cannot be had; 143 when we got SIGTERM, which cuts the guest's power at once.
 # Environment: VM_ACCEL (tcg,thread=multi), VM_CPU (max,la57=off), VM_CACHE (build/dl/vm).
@@ -127,8 +127,11 @@ done
 	shares+=(-virtfs "local,path=$(cd "$share" && pwd -P),mount_tag=share,security_model=none,multidevs=remap")
 {
 	printf 'TAGS=%q SHARE=%q SHELL_WANTED=%q\n' "${tags# }" "$share" "$shell"
-	printf 'export T_TOP=%q T_BIN=%q T_PROGS=%q PATH=%q TERM=%q VM_CMD=%q\n' "${T_TOP-$top}" "${T_BIN-}" \
-		"${T_PROGS-}" "$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "${TERM-dumb}" "$script"
+	printf 'export T_TOP=%q PATH=%q TERM=%q\n' "$top" "$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
+		"${TERM-dumb}"
+	for name in "${!T_@}"; do
+		case $name in T_TOP | T_DIR | T_RUN | T_ISOLATED) ;; *) printf 'export %s=%q\n' "$name" "${!name}" ;; esac
+	done
 	printf 'ARGUMENTS='
 	printf '%q' "$(printf '%q ' "$@")"
 	printf '\n'
