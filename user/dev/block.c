@@ -269,6 +269,13 @@ static int block_read_sync(struct cfs_dev *dev, uint64_t offset, void *buf, uint
 	return block_sync(dev, offset, buf, len, false);
 }
 
+static int set_lock(int fd, short type)
+{
+	struct flock fl = { .l_type = type, .l_whence = SEEK_SET };	/* OFD: pid 0, the whole file */
+
+	return fcntl(fd, F_OFD_SETLK, &fl) ? -errno : 0;
+}
+
 static void block_close(struct cfs_dev *dev)
 {
 	struct block_dev *b = block_of(dev);
@@ -276,8 +283,10 @@ static void block_close(struct cfs_dev *dev)
 	CFS_ASSERT(!b->pending);
 	if (b->slot >= 0)
 		cfs_loop_file_del(b->loop, b->slot);
-	if (b->fd >= 0)
+	if (b->fd >= 0) {
+		set_lock(b->fd, F_UNLCK);	/* at once: the ring may hold on to the file, see wait_for_holder() */
 		close(b->fd);
+	}
 	free(b);
 }
 
@@ -382,14 +391,41 @@ static int identify(struct block_dev *b, const struct stat *st)
 	return info->size_bytes ? 0 : -EINVAL;
 }
 
-/* nobody else writes here. -EBUSY if somebody does */
-static int lock_exclusively(int fd)
-{
-	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };	/* OFD: pid 0, the whole file */
+/*
+ * The kernel takes a dead process's io_uring apart in the background, and lets go of the files that were
+ * registered with it only then: up to a second later on Linux 6.1. So who finds a device taken waits a little.
+ */
+#define TAKEN_WAIT_MS 3000u
+#define TAKEN_STEP_MS 50u
 
-	if (!fcntl(fd, F_OFD_SETLK, &fl))
-		return 0;
-	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+static bool wait_for_holder(unsigned *waited_ms)
+{
+	if (*waited_ms >= TAKEN_WAIT_MS)
+		return false;
+	usleep(TAKEN_STEP_MS * 1000);
+	*waited_ms += TAKEN_STEP_MS;
+	return true;
+}
+
+static int open_waiting(const char *path, int oflags, unsigned *waited_ms)
+{
+	int fd;
+
+	do {
+		fd = open(path, oflags);
+	} while (fd < 0 && errno == EBUSY && wait_for_holder(waited_ms));
+	return fd;
+}
+
+/* nobody else writes here. -EBUSY if somebody does */
+static int lock_exclusively(int fd, unsigned *waited_ms)
+{
+	int rc;
+
+	do {
+		rc = set_lock(fd, F_WRLCK);
+	} while ((rc == -EAGAIN || rc == -EACCES) && wait_for_holder(waited_ms));
+	return rc == -EAGAIN || rc == -EACCES ? -EBUSY : rc;
 }
 
 int cfs_dev_block_open(struct cfs_loop *loop, const char *path, uint32_t flags,
@@ -397,6 +433,7 @@ int cfs_dev_block_open(struct cfs_loop *loop, const char *path, uint32_t flags,
 {
 	bool readonly = flags & CFS_DEV_F_READONLY;
 	int oflags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY;
+	unsigned waited_ms = 0;
 	struct block_dev *b;
 	struct stat st;
 	int rc;
@@ -418,7 +455,7 @@ int cfs_dev_block_open(struct cfs_loop *loop, const char *path, uint32_t flags,
 	snprintf(b->path, sizeof(b->path), "%s", path);
 	if (S_ISBLK(st.st_mode) && !readonly)
 		oflags |= O_EXCL;	/* not while it is mounted, or part of a RAID */
-	b->fd = open(path, oflags | O_DIRECT);
+	b->fd = open_waiting(path, oflags | O_DIRECT, &waited_ms);
 	if (b->fd < 0 && errno == EINVAL) {
 		b->direct = false;
 		b->fd = open(path, oflags);
@@ -434,7 +471,7 @@ int cfs_dev_block_open(struct cfs_loop *loop, const char *path, uint32_t flags,
 		rc = -ENOTBLK;
 		goto err;
 	}
-	rc = readonly ? 0 : lock_exclusively(b->fd);
+	rc = readonly ? 0 : lock_exclusively(b->fd, &waited_ms);
 	if (!rc)
 		rc = identify(b, &st);
 	if (rc)
