@@ -16,6 +16,7 @@ cached_files() { find "$T_DIR/cache-a" -type f | wc -l; }
 
 cluster_start
 cluster_mount a
+wait_for 10 eval '[ "$(tier state 2>/dev/null)" ]' # the control socket comes last
 [ "$(tier state)" = on ] || skip_all "passthrough is $(tier state): $(tier why)"
 
 # fsx opens its file by name, again and again, also with O_DIRECT: here the name of an open file without one
