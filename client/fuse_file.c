@@ -120,7 +120,8 @@ static void fill_open(struct cfs_client *c, struct cfs_fh *fh, struct fuse_file_
 	if (pass)
 		fi->backing_id = cfs_pass_id(pass);
 	fi->direct_io = want == CFS_IO_DIRECT;
-	fi->keep_cache = !c->o.cache_none;	/* else the kernel would drop the pages that others have open, too */
+	/* else the kernel would drop the pages that others have open, too; with a backing file it takes no such word */
+	fi->keep_cache = want != CFS_IO_PASSTHROUGH && !c->o.cache_none;
 }
 
 static int open_data(struct cfs_op *op, struct cfs_fh *fh, struct fuse_file_info *fi)
