@@ -36,8 +36,6 @@
 
 #define RING_ENTRIES	1024u	/* it grows when it must */
 #define STOP_MAX_NS	(10 * CFS_NSEC_PER_SEC)
-#define BUSY_TRIES	60u		/* of 50 ms: for a target whose last server was killed */
-#define BUSY_PAUSE_US	50000u
 #define EXIT_FAILED	1
 #define EXIT_USAGE	2
 
@@ -371,14 +369,6 @@ static int open_targets(struct server *s)
 		if (!path)
 			continue;
 		rc = cfs_dev_open(s->loop, path, 0, &dev);
-		/*
-		 * a server that was killed holds its target until the kernel has ended its requests
-		 */
-		for (unsigned tries = 0; rc == -EBUSY && tries < BUSY_TRIES && !want_stop;
-		     tries++) {
-			usleep(BUSY_PAUSE_US);
-			rc = cfs_dev_open(s->loop, path, 0, &dev);
-		}
 		if (rc == -EBUSY)
 			return complain(s, "target %s is in use by another process", path);
 		if (rc)
