@@ -35,7 +35,8 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c build/deps/stamp mk/bpf.mk
 # Generated code need not keep our warnings; as a system header it is not asked. Written at one go: variants share it.
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
-	$(Q){ echo '#pragma GCC system_header'; $(BPFTOOL) gen skeleton $< name $*_bpf; } >$@.$$$$ && mv $@.$$$$ $@
+	$(Q){ echo '#pragma GCC system_header'; $(BPFTOOL) gen skeleton $< name $*_bpf 2>$@.log || { cat $@.log >&2; false; }; } \
+		>$@.$$$$ && mv $@.$$$$ $@
 
 -include $(SKELETONS:.skel.h=.bpf.d)
 $(OBJECTS): | $(SKELETONS)

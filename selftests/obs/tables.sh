@@ -1,7 +1,7 @@
 #!/bin/bash
 # The tables in the BPF file system: a mount has them, cat(1) and bpftool read them, also while the daemon is stopped; they are gone
 # after umount, and after SIGKILL with the next mount; with bpf=off there are none.
-# timeout: 60
+# timeout: 120
 . "$T_TOP/selftests/lib/tap.sh"
 . "$T_TOP/selftests/lib/cluster.sh"
 
@@ -51,6 +51,27 @@ cluster_umount b
 mounted c
 try "the next mount removes them" wait_for 10 gone "$dir"
 cluster_umount c
+
+# what is kept under leases, where no program answers from it, too
+mounted d bpf_mem=4M
+mounted e bpf=off
+dir=$(status d "['bpf']['tables']")
+mkdir "$T_DIR/d/dir"
+for ((i = 0; i < 20; i++)); do mkfifo "$T_DIR/d/dir/file$i"; done # of files held exclusively, the attributes stay out
+ls -l "$T_DIR/d/dir" >"$T_DIR/ls"
+stat "$T_DIR/d/dir/absent" >"$T_DIR/ls" 2>&1
+ino=$(stat -c %i "$T_DIR/d/dir")
+names() { awk -v d="$ino" -v s="$1" -v p="$2" '$1 == d && $4 == s && $5 == p' "$dir/names" | wc -l; }
+is "$(names valid present) $(names valid absent)" "20 1" "names shows what is there and what is not"
+is "$(awk -v d="$ino" '$2 == d && $4 == "valid"' "$dir/attrs" | wc -l)" 21 "attrs shows the directory's own and its files'"
+rm "$T_DIR/e/dir/file7"
+is "$(names valid present)" 19 "a name that another mount removed is recalled"
+kill -STOP "$(cluster_pid d)"
+expired() { [ "$(names valid present)" = 0 ] && [ "$(names expired present)" = 19 ]; }
+try "and all expire when the lease does" wait_for 20 expired
+kill -CONT "$(cluster_pid d)"
+cluster_umount d
+cluster_umount e
 is "$(ls "$base" | grep -c "$(basename "$T_DIR")")" 0 "nothing is left"
 cluster_end
 done_testing
