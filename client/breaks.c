@@ -114,9 +114,9 @@ void cfs_breaks_drop_all(struct cfs_client *c, bool lost)
 		cfs_data_session_lost(c);
 }
 
-void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *call)
+/* the inodes of a LEASE_RETURN, one after the other; false: no memory */
+static bool for_returned(const struct cfs_call *call, void (*fn)(struct cfs_client *c, uint64_t ino), struct cfs_client *c)
 {
-	struct forget_walk w = { .c = c, .now = cfs_boot_ns() };
 	struct cfs_lease_list list;
 	uint8_t flat[sizeof(list) + 64 * sizeof(struct cfs_lease_item)];
 	uint8_t *buf = flat;
@@ -128,10 +128,8 @@ void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *cal
 		len += call->body[i].iov_len;
 	if (len > sizeof(flat))
 		buf = malloc(len);
-	if (!buf) {
-		cfs_breaks_drop_all(c, false);
-		return;
-	}
+	if (!buf)
+		return false;
 	for (unsigned i = 0; i < call->n_body; i++) {
 		memcpy(buf + at, call->body[i].iov_base, call->body[i].iov_len);
 		at += call->body[i].iov_len;
@@ -141,30 +139,52 @@ void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *cal
 	items = cfs_take_array(&cur, cfs_le32_to_cpu(list.n), sizeof(struct cfs_lease_item), "leases");
 	for (uint32_t i = 0; items && i < cfs_le32_to_cpu(list.n); i++) {
 		struct cfs_lease_item item;
-		uint64_t ino, until;
 
 		cfs_copy_elem(&item, items, i);
-		ino = cfs_le64_to_cpu(item.ino);
-		/* replies of before may still come: what they say does not count any more */
-		cfs_client_note(c, CFS_BRK_DIR | CFS_BRK_DIRATTR | CFS_BRK_ATTR, ino, ino, NULL, 0);
-		/* a directory that was taken up again meanwhile loses what it got: correct, and rare */
-		until = cfs_dcache_drop_dir(c->dcache, ino);
-		if (until != UINT64_MAX && cfs_kernel_names_until(c, ino, until) > w.now && !cfs_notify_epoch(c)) {
-			w.dir = ino;
-			w.names = true;
-			cfs_dcache_walk_dir(c->dcache, ino, forget_one, &w);
-		}
-	}
-	cfs_reply_barrier(c);
-	for (uint32_t i = 0; items && i < cfs_le32_to_cpu(list.n); i++) {
-		struct cfs_lease_item item;
-
-		cfs_copy_elem(&item, items, i);
-		cfs_dcache_drop_attr(c->dcache, cfs_le64_to_cpu(item.ino));
-		cfs_notify_attr(c, cfs_le64_to_cpu(item.ino));
+		fn(c, cfs_le64_to_cpu(item.ino));
 	}
 	if (buf != flat)
 		free(buf);
+	return true;
+}
+
+static void note_returned(struct cfs_client *c, uint64_t ino)
+{
+	cfs_client_note(c, CFS_BRK_DIR | CFS_BRK_DIRATTR | CFS_BRK_ATTR, ino, ino, NULL, 0);
+}
+
+/* a directory that was taken up again meanwhile loses what it got: correct, and rare */
+static void drop_returned(struct cfs_client *c, uint64_t ino)
+{
+	struct forget_walk w = { .c = c, .now = cfs_boot_ns(), .dir = ino, .names = true };
+	uint64_t until = cfs_dcache_drop_dir(c->dcache, ino);
+
+	if (until != UINT64_MAX && cfs_kernel_names_until(c, ino, until) > w.now && !cfs_notify_epoch(c))
+		cfs_dcache_walk_dir(c->dcache, ino, forget_one, &w);
+}
+
+static void drop_returned_attr(struct cfs_client *c, uint64_t ino)
+{
+	cfs_dcache_drop_attr(c->dcache, ino);
+	cfs_notify_attr(c, ino);
+}
+
+void cfs_client_leases_returning(struct cfs_client *c, const struct cfs_call *call)
+{
+	for_returned(call, note_returned, c);
+	__atomic_add_fetch(&c->returning, 1, __ATOMIC_SEQ_CST);
+	cfs_reply_barrier(c);
+}
+
+void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *call)
+{
+	/* replies of before may still come: what they say does not count any more */
+	bool ok = for_returned(call, note_returned, c) && for_returned(call, drop_returned, c);
+
+	cfs_reply_barrier(c);
+	if (!ok || !for_returned(call, drop_returned_attr, c))
+		cfs_breaks_drop_all(c, false);
+	CFS_ASSERT(__atomic_fetch_sub(&c->returning, 1, __ATOMIC_SEQ_CST) > 0);
 }
 
 void cfs_client_committed(struct cfs_client *c, const struct cfs_call *call)
@@ -254,16 +274,10 @@ static void forget_in_kernel(struct cfs_client *c, struct item *it)
 
 /*
  * We said that a file is open because it might be one that is being created just now. Now it is known: if it is not, the
- * server is told so.
+ * server is to be told so, when nothing can be under way by which we hold it after all.
  */
 static void settle_claims(struct cfs_client *c, struct cb_job *j)
 {
-	struct {
-		struct cfs_lease_list list;
-		struct cfs_lease_item item;
-	} body = { .list.n = cfs_cpu_to_le32(1) };
-	struct iovec iov = { &body, sizeof(body) };
-	struct cfs_call call = { .opcode = CFS_OP_LEASE_RETURN, .body = &iov, .n_body = 1 };
 	bool any = false;
 
 	for (uint32_t i = 0; i < j->n; i++)
@@ -274,10 +288,8 @@ static void settle_claims(struct cfs_client *c, struct cb_job *j)
 	for (uint32_t i = 0; i < j->n; i++) {
 		struct item *it = &j->items[i];
 
-		if (it->claimed && !(it->flags & CFS_BRK_UNLINK) && !cfs_inode_is_open(c, it->ino)) {
-			body.item.ino = cfs_cpu_to_le64(it->ino);
-			cfs_call(c, &call);
-		}
+		if (it->claimed && !(it->flags & CFS_BRK_UNLINK) && !cfs_inode_is_open(c, it->ino) && c->data_started)
+			cfs_data_claimed(c, it->ino);
 	}
 }
 

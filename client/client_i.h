@@ -193,6 +193,7 @@ struct cfs_client {
 
 	struct cfs_slots slots;
 	uint64_t parked;		/* atomic: requests given up whose outcome is not known: nothing is kept meanwhile */
+	uint32_t returning;		/* atomic: LEASE_RETURNs under way: nor now */
 	uint64_t oid_seq;		/* atomic */
 	pthread_rwlock_t map_lock;
 	struct cfs_cmap *map;		/* NULL: not known yet */
@@ -277,7 +278,8 @@ static inline enum cfs_session_state cfs_client_state(struct cfs_client *c)
 /* may valid bits be kept at all just now? */
 static inline bool cfs_client_caching(struct cfs_client *c)
 {
-	return !c->o.cache_none && !__atomic_load_n(&c->parked, __ATOMIC_SEQ_CST);
+	return !c->o.cache_none && !__atomic_load_n(&c->parked, __ATOMIC_SEQ_CST) &&
+	       !__atomic_load_n(&c->returning, __ATOMIC_SEQ_CST);
 }
 
 /* note a break or a change of our own; see leasecheck.h */
@@ -321,7 +323,11 @@ void cfs_client_next_leader(struct cfs_client *c, uint32_t failed);
 int cfs_client_map_refresh(struct cfs_client *c);
 void cfs_client_map_free(struct cfs_client *c);
 uint64_t cfs_client_map_epoch(struct cfs_client *c);	/* 0: none yet */
-/* LEASE_RETURN was answered: forget what stood under those leases */
+/*
+ * LEASE_RETURN is about to be sent: from now on nothing is kept, as it may stand under a lease that ends before we hear of it.
+ * And: it was answered, or nobody knows: forget what stood under those leases.
+ */
+void cfs_client_leases_returning(struct cfs_client *c, const struct cfs_call *call);
 void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *call);
 /* COMMIT was answered: sizes and times changed at the server */
 void cfs_client_committed(struct cfs_client *c, const struct cfs_call *call);

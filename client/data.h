@@ -71,6 +71,8 @@ int cfs_data_cachedir(struct cfs_client *c);		/* its descriptor; borrowed */
 int cfs_data_open(struct cfs_data *d, int flags);
 void cfs_data_release(struct cfs_data *d, int flags);	/* waits for nothing */
 bool cfs_data_is_open(struct cfs_data *d);
+/* the server believes that this inode is open here; if it is not, it will be told so by cfs_data_idle() */
+void cfs_data_claimed(struct cfs_client *c, uint64_t ino);
 
 /*
  * Read: fills buf (size bytes, 4096-aligned). Return bytes (short only at the end of the file) or -errno (-EIO with

@@ -450,6 +450,19 @@ void cfs_data_release(struct cfs_data *d, int flags)
 	pthread_mutex_unlock(&d->lock);
 }
 
+void cfs_data_claimed(struct cfs_client *c, uint64_t ino)
+{
+	struct cfs_attr attr = { .ino = cfs_cpu_to_le64(ino) };
+	struct cfs_data *d = cfs_data_get(c, &attr);
+
+	if (!d)		/* no memory: it is not told, which costs it a question some day */
+		return;
+	pthread_mutex_lock(&d->lock);
+	d->kept |= !d->n_open && d->lease == CFS_LEASE_NONE;
+	pthread_mutex_unlock(&d->lock);
+	cfs_data_put(d);
+}
+
 bool cfs_data_is_open(struct cfs_data *d)
 {
 	bool open;

@@ -393,6 +393,8 @@ static int run_call(struct cfs_client *c, struct cfs_call *call, bool *ret_maybe
 	int rc;
 
 	attempt_init(&a, c, call);
+	if (call->opcode == CFS_OP_LEASE_RETURN)
+		cfs_client_leases_returning(c, call);
 	rc = get_session(&a);
 	while (!rc && call->mutating && a.slot.slot == CFS_SLOT_NONE && cfs_slots_get(&c->slots, 100, &a.slot))
 		rc = cfs_boot_ns() >= a.give_up_ns ? -ETIMEDOUT : get_session(&a);
@@ -407,7 +409,7 @@ static int run_call(struct cfs_client *c, struct cfs_call *call, bool *ret_maybe
 	*ret_maybe_done = a.maybe_done;
 	if (rc == CFS_E_BADSESSION && a.maybe_done && !call->mutating)
 		*ret_maybe_done = false;
-	if (!rc && call->opcode == CFS_OP_LEASE_RETURN)
+	if (call->opcode == CFS_OP_LEASE_RETURN)
 		cfs_client_leases_returned(c, call);
 	else if (!rc && call->opcode == CFS_OP_COMMIT)
 		cfs_client_committed(c, call);
