@@ -193,6 +193,7 @@ struct cfs_client {
 
 	struct cfs_slots slots;
 	uint64_t parked;		/* atomic: requests given up whose outcome is not known: nothing is kept meanwhile */
+	bool no_keeping;		/* atomic: nothing is until the next session */
 	uint32_t returning;		/* atomic: LEASE_RETURNs under way: nor now */
 	uint64_t oid_seq;		/* atomic */
 	pthread_rwlock_t map_lock;
@@ -279,7 +280,7 @@ static inline enum cfs_session_state cfs_client_state(struct cfs_client *c)
 static inline bool cfs_client_caching(struct cfs_client *c)
 {
 	return !c->o.cache_none && !__atomic_load_n(&c->parked, __ATOMIC_SEQ_CST) &&
-	       !__atomic_load_n(&c->returning, __ATOMIC_SEQ_CST);
+	       !__atomic_load_n(&c->no_keeping, __ATOMIC_SEQ_CST) && !__atomic_load_n(&c->returning, __ATOMIC_SEQ_CST);
 }
 
 /* note a break or a change of our own; see leasecheck.h */

@@ -260,6 +260,7 @@ static int shrink(struct cfs_data *d, uint64_t size, bool kill_priv, struct cfs_
 {
 	bool excl = d->lease == CFS_LEASE_EXCL;
 	uint64_t old_size = d->srv_size;
+	struct cfs_time mtime = d->mtime;
 	uint32_t break_seq;
 	int rc;
 
@@ -295,7 +296,7 @@ static int shrink(struct cfs_data *d, uint64_t size, bool kill_priv, struct cfs_
 		d->alloc = cfs_le64_to_cpu(ret_attr->alloc);
 		d->inline_srv = cfs_le32_to_cpu(ret_attr->flags) & CFS_IF_INLINE;
 		d->content_seq++;
-		if (!d->meta_dirty) {
+		if (!memcmp(&d->mtime, &mtime, sizeof(mtime))) { /* else something was written meanwhile */
 			d->mtime = ret_attr->mtime;
 			d->ctime = ret_attr->ctime;
 			d->times_known = true;

@@ -238,6 +238,8 @@ static void park(struct attempt *a)
 		free(p);
 	}
 	/* the slot stays taken and nothing is kept from now on: slow, but right */
+	__atomic_store_n(&c->no_keeping, true, __ATOMIC_SEQ_CST);
+	__atomic_sub_fetch(&c->parked, 1, __ATOMIC_SEQ_CST);
 	cfs_warn("a request was given up and cannot be resolved: caching is off until the next session");
 }
 

@@ -204,7 +204,7 @@ static int open_at(struct cfs_client *c, uint32_t node)
 	c->sess->nonce_set = false;
 	c->sess->reclaim_epoch = 0;
 	cfs_slots_reset(&c->slots, cfs_le32_to_cpu(rep.slots));
-	__atomic_store_n(&c->parked, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&c->no_keeping, false, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&c->session, cfs_le64_to_cpu(rep.session), __ATOMIC_SEQ_CST);
 	__atomic_add_fetch(&c->session_gen, 1, __ATOMIC_SEQ_CST);
 	set_state(c, CFS_SESS_LIVE);
