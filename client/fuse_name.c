@@ -326,10 +326,15 @@ static void lost_name(struct cfs_client *c, const struct cfs_attr *attr, uint32_
 		after->release = cfs_attr_ino(attr);
 }
 
-static void finish_after(struct cfs_client *c, const struct after *after)
+/* before the reply: an answer to who asks for these attributes after it must not be thrown away by this (notify.h) */
+static void forget_stale(struct cfs_client *c, const struct after *after)
 {
 	for (unsigned i = 0; i < after->n_stale; i++)
 		cfs_notify_attr(c, after->stale[i]);
+}
+
+static void finish_after(struct cfs_client *c, const struct after *after)
+{
 	if (after->release)
 		cfs_op_release_orphan(c, after->release, false);
 }
@@ -407,6 +412,7 @@ static void remove_name(fuse_req_t req, uint64_t dir, const char *name, bool rmd
 	lost_name(c, &rep.attr, valid, r.break_gen, rep.orphan, &after);
 	if (!rep.attr.nlink || rmdir)
 		cfs_removed_add(c, &rep.attr);
+	forget_stale(c, &after);
 	fuse_reply_err(req, 0);
 	cfs_reply_end(c);
 	finish_after(c, &after);
@@ -517,6 +523,7 @@ void cfs_fuse_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 	renamed(c, &a, &rep, r.break_gen, &after);
 	if (rep.other.ino && !rep.other.nlink)
 		cfs_removed_add(c, &rep.other);
+	forget_stale(c, &after);
 	fuse_reply_err(req, 0);
 	cfs_reply_end(c);
 	if (after.stale_names) {
