@@ -153,7 +153,7 @@ struct cfs_client_counters {
 	uint64_t rpc[CFS_RPC_OPS_MAX];
 	uint64_t dc_lookup, dc_negative, dc_getattr, dc_xattr;	/* answered without a request */
 	uint64_t breaks, break_items, asks, reconnects, retries, parked, sessions_lost, reclaims;
-	uint64_t inval_entry, inval_inode, inc_epoch, inval_late;
+	uint64_t inval_entry, inval_inode, inc_epoch, inval_late, grown;
 };
 #define cfs_count(c, field) __atomic_add_fetch(&(c)->n.field, 1, __ATOMIC_RELAXED)
 

@@ -112,6 +112,34 @@ static double answer_attr(struct cfs_client *c, struct found *f, struct cfs_fh *
 }
 
 /*
+ * The kernel is about to read, and asks where the file ends. What it is answered it may throw away (notify.h), and reads on with
+ * the size it had: so tell it in another way, before. Outside of sections.
+ */
+static void grow(struct cfs_client *c, struct cfs_fh *fh, const struct cfs_attr *attr)
+{
+	struct cfs_attr copy = *attr;
+	uint64_t size, gen;
+	struct stat st;
+	bool need;
+
+	if (!fh || fh->dir || !S_ISREG(cfs_le32_to_cpu(attr->mode)))
+		return;
+	cfs_op_stat(c, &copy, &st);
+	size = (uint64_t)st.st_size;
+	pthread_mutex_lock(&fh->i->lock);
+	need = size > fh->i->kernel_size;
+	gen = fh->i->size_gen;
+	pthread_mutex_unlock(&fh->i->lock);
+	if (!need)
+		return;
+	cfs_notify_grown(c, fh->i->ino, size);
+	pthread_mutex_lock(&fh->i->lock);
+	if (fh->i->size_gen == gen)
+		fh->i->kernel_size = cfs_max(fh->i->kernel_size, size);
+	pthread_mutex_unlock(&fh->i->lock);
+}
+
+/*
  * Find attributes and hand them to `reply`, inside a section. Answers errors itself.
  */
 static void find_attr(struct cfs_op *op, uint64_t ino, struct cfs_fh *fh,
@@ -125,6 +153,8 @@ static void find_attr(struct cfs_op *op, uint64_t ino, struct cfs_fh *fh,
 	int rc;
 
 	if (ttl.until_ns) {
+		if (fh && cfs_dcache_attr(c->dcache, ino, &f.attr))
+			grow(c, fh, &f.attr);
 		cfs_reply_begin(c);
 		f.cached = cfs_dcache_attr(c->dcache, ino, &f.attr);
 		if (f.cached) {
@@ -146,6 +176,7 @@ static void find_attr(struct cfs_op *op, uint64_t ino, struct cfs_fh *fh,
 		cfs_op_err(op, cfs_op_errno_stale(rc));
 		return;
 	}
+	grow(c, fh, &f.attr);
 	op->t->req = NULL;
 	cfs_reply_begin(c);
 	ttl = cfs_op_ttl(c);

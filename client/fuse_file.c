@@ -194,6 +194,8 @@ void cfs_fuse_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	fill_open(op.c, fh, fi);
+	if (fi->flags & O_TRUNC)
+		cfs_inode_told_size(fh->i, 0);
 	cfs_debug("opened inode %llx", (unsigned long long)ino);
 	op.t->req = NULL;
 	if (fuse_reply_open(req, fi)) { /* interrupted: no RELEASE will come */
@@ -379,6 +381,8 @@ void cfs_fuse_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 			break;
 		n = pass ? cfs_pass_read(pass, buf, size, (uint64_t)off) :
 			   cfs_data_read(cfs_fh_of(fi)->i->data, buf, size, (uint64_t)off);
+		if (n >= 0 && (size_t)n < size)
+			cfs_inode_told_size(cfs_fh_of(fi)->i, (uint64_t)off + (uint64_t)n);
 		if (cfs_client_live(op.c))
 			break;
 	}

@@ -157,6 +157,14 @@ bool cfs_inode_set_orphan(struct cfs_client *c, uint64_t ino)
 	return open;
 }
 
+static void told_size(struct cfs_inode *i, uint64_t size)
+{
+	if (size >= i->kernel_size)
+		return;
+	i->kernel_size = size;
+	i->size_gen++;
+}
+
 void cfs_inode_told(struct cfs_client *c, const struct cfs_attr *attr)
 {
 	struct cfs_inode *i = cfs_inode_find(c, cfs_attr_ino(attr));
@@ -166,10 +174,18 @@ void cfs_inode_told(struct cfs_client *c, const struct cfs_attr *attr)
 	pthread_mutex_lock(&i->lock);
 	i->told = true;
 	i->told_mtime = attr->mtime;
+	told_size(i, cfs_le64_to_cpu(attr->size));
 	if (i->attr_set)
 		i->attr = *attr;
 	pthread_mutex_unlock(&i->lock);
 	cfs_inode_put(c, i);
+}
+
+void cfs_inode_told_size(struct cfs_inode *i, uint64_t size)
+{
+	pthread_mutex_lock(&i->lock);
+	told_size(i, size);
+	pthread_mutex_unlock(&i->lock);
 }
 
 void cfs_removed_add(struct cfs_client *c, const struct cfs_attr *attr)

@@ -31,6 +31,7 @@ struct cfs_inode {
 	bool orphan;			/* no name any more, kept by us: RELEASE at last close */
 	bool told;			/* told_mtime means something */
 	struct cfs_time told_mtime;	/* what the kernel was last told */
+	uint64_t kernel_size, size_gen;	/* the kernel's is not less (notify.h); raised when that gets less */
 	bool attr_set;
 	struct cfs_attr attr;		/* of an open directory: for fstat after it was removed */
 	unsigned releasing;		/* open files with locks that are being released just now */
@@ -50,6 +51,8 @@ bool cfs_inode_is_open(struct cfs_client *c, uint64_t ino);
 bool cfs_inode_set_orphan(struct cfs_client *c, uint64_t ino);
 /* these attributes were sent to the kernel */
 void cfs_inode_told(struct cfs_client *c, const struct cfs_attr *attr);
+/* the kernel may take this for the size from now on */
+void cfs_inode_told_size(struct cfs_inode *i, uint64_t size);
 /*
  * Inodes but regular files that were removed a moment ago: some process may still be in a directory, or have a fifo or
  * device open, which the kernel does not tell us. Their attributes live on here. Bounded; the oldest is forgotten.

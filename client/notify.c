@@ -13,8 +13,10 @@
 
 #include <errno.h>
 #include <fuse3/fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #define NOTIFIERS_MAX	16u
@@ -254,6 +256,29 @@ void cfs_notify_attr(struct cfs_client *c, uint64_t ino)
 		return;
 	cfs_count(c, inval_inode);
 	check("attributes", fuse_lowlevel_notify_inval_inode(c->se, ino, -1, 0));
+}
+
+/*
+ * FUSE_NOTIFY_STORE of the last byte, without the byte: the kernel first raises its size, then locks the page and
+ * finds that the byte cannot be read (EFAULT), so that no content is touched.
+ */
+void cfs_notify_grown(struct cfs_client *c, uint64_t ino, uint64_t size)
+{
+	static void *const nowhere = (void *)(uintptr_t)8;	/* below mmap_min_addr: nothing is ever mapped there */
+	struct {
+		struct fuse_out_header head;
+		struct fuse_notify_store_out store;
+	} msg = {
+		.head = { .len = sizeof(msg) + 1, .error = FUSE_NOTIFY_STORE },
+		.store = { .nodeid = ino, .offset = size - 1, .size = 1 },
+	};
+	struct iovec iov[2] = { { &msg, sizeof(msg) }, { nowhere, 1 } };
+
+	if (!c->se || !size)
+		return;
+	cfs_count(c, grown);
+	if (writev(fuse_session_fd(c->se), iov, 2) < 0 && errno != EFAULT)
+		check("that a file is shorter", -errno);
 }
 
 void cfs_notify_pages(struct cfs_client *c, uint64_t ino, int64_t off, int64_t len)

@@ -38,6 +38,12 @@ void cfs_notify_entry(struct cfs_client *c, uint64_t dir, const char *name, size
 /* all names at once. false: the kernel cannot */
 bool cfs_notify_epoch(struct cfs_client *c);
 void cfs_notify_attr(struct cfs_client *c, uint64_t ino);
+/*
+ * The file has at least this size. Answers to GETATTR do not tell that for sure: the kernel throws them away when anything of the
+ * inode was invalidated while it waited, and then reads with the size it had, that is, not what others have appended.
+ * May wait for the lock of the page at `size`; any thread that holds up no READ or WRITE may call it.
+ */
+void cfs_notify_grown(struct cfs_client *c, uint64_t ino, uint64_t size);
 /* [off, off+len), len 0: to the end */
 void cfs_notify_pages(struct cfs_client *c, uint64_t ino, int64_t off, int64_t len);
 /* the same from a thread that serves a request: done later */

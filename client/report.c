@@ -100,6 +100,7 @@ static json_t *lease_state(struct cfs_client *c)
 	put(o, "inval_inode", c->n.inval_inode);
 	put(o, "inc_epoch", c->n.inc_epoch);
 	put(o, "inval_late", c->n.inval_late);
+	put(o, "grown", c->n.grown);
 	return o;
 }
 

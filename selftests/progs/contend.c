@@ -24,7 +24,7 @@ static unsigned n_procs = 4, seconds = 4;
 /* what the processes of a scenario share */
 static struct shared {
 	atomic_uint ready, turn;
-	atomic_ullong acked, started, ops;
+	atomic_ullong acked, started, cuts, ops;
 	atomic_uint winners[4096];
 	atomic_bool stop;
 } *shared;
@@ -227,6 +227,48 @@ CHECK(versions_order, "nor do they step back from one that they saw before it wa
 {
 	run_versions();
 	IS(shared->turn, 0);
+}
+
+/* after 64 numbers the file is cut to nothing, so that sizes go down, too */
+static void grow(unsigned id, int side)
+{
+	int fd = (int)OK(open(at(side, "f"), O_RDWR));
+
+	if (id == 0) {
+		double end = now_s() + seconds;
+
+		for (uint64_t v = 1; now_s() < end; v++) {
+			if (v % 64 == 0) {
+				shared->acked = 0;	/* whoever is reading now does not look at what he gets */
+				shared->cuts++;
+				OK(ftruncate(fd, 0));
+				IS(pwrite(fd, &v, 8, 0), 8);
+				shared->cuts++;
+			}
+			IS(pwrite(fd, &v, 8, (off_t)(v % 64) * 8), 8);
+			shared->acked = v;
+		}
+		shared->stop = true;
+		return;
+	}
+	while (!shared->stop) {
+		unsigned long long cuts = shared->cuts, acked = shared->acked;
+		uint64_t v = 0;
+		ssize_t n;
+
+		n = OK(pread(fd, &v, 8, (off_t)(acked % 64) * 8));
+		if (acked && shared->cuts == cuts && (n != 8 || v != acked))
+			die("side %d: %zd bytes, version %llu, where %llu had been written", side, n,
+			    (unsigned long long)v, acked);
+		shared->ops++;
+	}
+}
+
+CHECK(grow_, "one makes a file longer, and now and then cuts it: the others read what is acknowledged, at once")
+{
+	put_file(at(0, "f"), "");
+	everybody(grow);
+	printf("# %llu written, %llu read\n", (unsigned long long)shared->acked, (unsigned long long)shared->ops);
 }
 
 static void replace_versions(unsigned id, int side)
