@@ -44,23 +44,6 @@ static const char *at(int side, const char *fmt, ...)
 	return p;
 }
 
-/*
- * What fails today and is not mended yet. It is tried all the same, and its failure is counted as skipped, with this
- * reason; docs/semantics.md says the same to users.
- */
-static const char *known_bug(const char *name)
-{
-	static const char *const known[][2] = {
-		{ "versions", "a read may get the version before the last one while several mounts contend for a page" },
-		{ "replaced_", "an open or read may end with ESTALE while another mount keeps replacing the file" },
-	};
-
-	for (unsigned i = 0; i < N_OF(known); i++)
-		if (!strncmp(known[i][0], name, strlen(known[i][0])))	/* and their variants */
-			return known[i][1];
-	return NULL;
-}
-
 static pid_t spawn(void (*run)(unsigned id, int side), unsigned id)
 {
 	pid_t pid;
@@ -653,7 +636,6 @@ CHECK(apart, "who works in a directory of his own sees only his own")
 static bool run_one(const struct check *c, unsigned n)
 {
 	double t0 = now_s();
-	const char *why;
 	int status = 0;
 	pid_t pid;
 
@@ -675,11 +657,9 @@ static bool run_one(const struct check *c, unsigned n)
 	waitpid(pid, &status, 0);
 	if (WIFSIGNALED(status))
 		printf("# %s\n", WTERMSIG(status) == SIGALRM ? "took too long" : strsignal(WTERMSIG(status)));
-	why = status ? known_bug(c->name) : NULL;
-	printf("%s %u - %s: %s%s%s\n# %.1f s\n", status ? "not ok" : "ok", n, c->name, c->what, why ? " # TODO " : "",
-	       why ? why : "", now_s() - t0);
+	printf("%s %u - %s: %s\n# %.1f s\n", status ? "not ok" : "ok", n, c->name, c->what, now_s() - t0);
 	remove_tree(dir[0]);
-	return status == 0 || why;
+	return status == 0;
 }
 
 int main(int argc, char **argv)

@@ -336,7 +336,13 @@ static long long act(struct side *s, const struct op *op, struct result *r)
 		r->digest = rc > 0 ? digest(0, buf, (size_t)rc) : 0;
 		return rc;
 	case RENAME:
-		return syscall(SYS_renameat2, AT_FDCWD, p, AT_FDCWD, q, rename_flags[op->flags % N_OF(rename_flags)]);
+		rc = syscall(SYS_renameat2, AT_FDCWD, p, AT_FDCWD, q, rename_flags[op->flags % N_OF(rename_flags)]);
+		if (rc < 0 && errno == ESTALE) {	/* what another mount moved: docs/semantics.md */
+			lstat(p, &st);
+			lstat(q, &st);
+			rc = syscall(SYS_renameat2, AT_FDCWD, p, AT_FDCWD, q, rename_flags[op->flags % N_OF(rename_flags)]);
+		}
+		return rc;
 	case CHMOD:
 		/* set-gid without group x means nothing; what takes it away differs */
 		mode = op->flags & 1 ? 0777 : (int)(op->a & 07777);
