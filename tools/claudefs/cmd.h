@@ -22,6 +22,7 @@ int cmd_fsck(int argc, char **argv);
 int cmd_tier(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 int cmd_trace(int argc, char **argv);
+int cmd_device(int argc, char **argv);
 
 /* "claudefs VERB: message" on stderr, one line; returns `code` */
 int cmd_fail(int code, const char *verb, const char *fmt, ...) CFS_PRINTF(3, 4);

@@ -17,7 +17,8 @@ static const struct verb {
 	int (*run)(int argc, char **argv);
 	const char *help;
 } verbs[] = {
-	{ "format", cmd_format, "make a file or block device a ClaudeFS target" },
+	{ "format", cmd_format, "make a file, block device or NVMe namespace a ClaudeFS target" },
+	{ "device", cmd_device, "list this machine's NVMe namespaces, measure a device" },
 	{ "mount", cmd_mount, "mount a file system" },
 	{ "status", cmd_status, "show the state of a server or of a mount" },
 	{ "doctor", cmd_doctor, "what this machine offers, what is used, and why not" },

@@ -7,16 +7,23 @@ _claudefs()
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'format mount status tier top trace doctor fsck --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'format device mount status tier top trace doctor fsck --help --version' -- "$cur")
 		return
 	fi
 	case $prev in
 	-o) mapfile -t COMPREPLY < <(compgen -W "$mount_opts" -- "$cur"); return ;;
 	--config) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-	--size | --cluster | --target-id) return ;;
+	--size | --cluster | --target-id | --seconds) return ;;
+	device) mapfile -t COMPREPLY < <(compgen -W 'ls bench --help' -- "$cur"); return ;;
 	esac
 	case $verb:$cur in
 	format:-*) mapfile -t COMPREPLY < <(compgen -W '--size --force --yes --cluster --target-id --json --help' -- "$cur") ;;
+	device:-*)
+		if [ "${COMP_WORDS[2]-}" = bench ]; then
+			mapfile -t COMPREPLY < <(compgen -W '--destructive --force --seconds --json --help' -- "$cur")
+		else
+			mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$cur")
+		fi ;;
 	mount:-*) mapfile -t COMPREPLY < <(compgen -W '-o -f --help' -- "$cur") ;;
 	status:-* | doctor:-* | tier:-*) mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$cur") ;;
 	top:-*) mapfile -t COMPREPLY < <(compgen -W '--once --interval --json --help' -- "$cur") ;;
@@ -25,7 +32,7 @@ _claudefs()
 	status:* | mount:* | tier:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
 	top:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
 	trace:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-	format:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+	format:* | device:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	esac
 }
 complete -F _claudefs claudefs

@@ -5,6 +5,7 @@
 
 #include <liburing.h>
 #include <linux/nvme_ioctl.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "dev/nvme_i.h"
@@ -33,7 +34,8 @@ static inline void cfs_nvme_sqe_fill(struct io_uring_sqe *sqe, const struct cfs_
 		sqe->uring_cmd_flags = IORING_URING_CMD_FIXED;
 		sqe->buf_index = (uint16_t)buf;
 	}
-	memcpy(sqe->cmd, &c, sizeof(c));
+	/* the command runs into the second half, which the struct does not have */
+	memcpy((char *)sqe + offsetof(struct io_uring_sqe, cmd), &c, sizeof(c));
 }
 
 int cfs_nvme_ioctl(int fd, uint32_t nsid, const struct cfs_nvme_cmd *cmd);
