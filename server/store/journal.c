@@ -132,6 +132,7 @@ static void journal_free(struct cfs_journal *j)
 	free(j->move_hdr.buf);
 	free(j->manifest);
 	free(j->manifest_next);
+	cfs_dev_mem_del(j->st->dev, j->ring);
 	free(j->ring);
 	free(j->segs);
 	free(j);
@@ -158,6 +159,8 @@ int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **
 	j->rec_max = cfs_min(CFS_JREC_MAX, (st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS) * BLK);
 	j->ring_size = 2 * (j->rec_max + CFS_DISK_SEG_HDR_BLOCKS * BLK);
 	j->ring = cfs_aligned_raw(j->ring_size);
+	if (j->ring)
+		cfs_dev_mem_add(st->dev, j->ring, j->ring_size);
 	j->manifest = malloc(CFS_MANIFEST_MAX);
 	j->manifest_next = malloc(CFS_MANIFEST_MAX);
 	j->hdr.buf = cfs_aligned_alloc(CFS_DISK_SEG_HDR_BLOCKS * BLK);

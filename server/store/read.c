@@ -62,6 +62,7 @@ void cfs_read_exit(struct cfs_store *st)
 			struct cfs_rbuf *rb = cfs_list_first(&c->free, struct cfs_rbuf, node);
 
 			cfs_list_del(&rb->node);
+			cfs_dev_mem_del(st->dev, rb->buf);
 			free(rb->buf);
 			free(rb);
 		}
@@ -85,7 +86,7 @@ void cfs_rot_report(struct cfs_store *st, const struct cfs_oid *oid, const struc
 
 /* ---- buffers ---------------------------------------------------------------------------- */
 
-static struct cfs_rbuf *rbuf_take(struct cfs_rclass *c)
+static struct cfs_rbuf *rbuf_take(struct cfs_store *st, struct cfs_rclass *c)
 {
 	struct cfs_rbuf *rb;
 
@@ -104,6 +105,7 @@ static struct cfs_rbuf *rbuf_take(struct cfs_rclass *c)
 		free(rb);
 		return NULL;
 	}
+	cfs_dev_mem_add(st->dev, rb->buf, BLK + c->size);
 	cfs_list_init(&rb->node);
 	rb->cls = c;
 	c->n++;
@@ -240,7 +242,7 @@ static void start(struct cfs_rjob *job)
 	}
 	while (i < CFS_RCLASSES - 1 && end - off > classes[i].size)
 		i++;
-	rb = rbuf_take(&st->rclass[i]);
+	rb = rbuf_take(st, &st->rclass[i]);
 	if (!rb) {
 		if (!st->rclass[i].n)
 			fail_later(job, -ENOMEM); /* nobody holds one: none would ever come back */

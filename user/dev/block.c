@@ -75,16 +75,23 @@ static void block_start(struct block_dev *b, struct cfs_dev_req *req)
 	int flags = (req->flags & CFS_DEV_DURABLE ? RWF_DSYNC : 0) |
 		    (req->flags & CFS_DEV_ATOMIC ? RWF_ATOMIC : 0);
 	uint64_t at = req->offset + p->done_bytes;
+	bool one = n == 1 && (req->op == CFS_DEV_READ || req->op == CFS_DEV_WRITE);
+	/* the kernel takes no atomic write from registered memory (7.3, generic_atomic_write_valid) */
+	int buf = one && !(req->flags & CFS_DEV_ATOMIC) ? cfs_loop_mem_find(b->loop, iov->iov_base, iov->iov_len) : -1;
 
 	switch (req->op) {
 	case CFS_DEV_READ:
-		if (n == 1)
+		if (buf >= 0)
+			io_uring_prep_read_fixed(sqe, fd, iov->iov_base, (unsigned)iov->iov_len, at, buf);
+		else if (one)
 			io_uring_prep_read(sqe, fd, iov->iov_base, (unsigned)iov->iov_len, at);
 		else
 			io_uring_prep_readv(sqe, fd, iov, n, at);
 		break;
 	case CFS_DEV_WRITE:
-		if (n == 1)
+		if (buf >= 0)
+			io_uring_prep_write_fixed(sqe, fd, iov->iov_base, (unsigned)iov->iov_len, at, buf);
+		else if (one)
 			io_uring_prep_write(sqe, fd, iov->iov_base, (unsigned)iov->iov_len, at);
 		else
 			io_uring_prep_writev(sqe, fd, iov, n, at);
@@ -155,6 +162,10 @@ static void block_complete(struct cfs_ring_op *op, int32_t res, uint32_t cqe_fla
 	}
 	free(p->rest);
 	b->pending--;
+	if (result < 0) {
+		b->dev.stat.errors++;
+		b->dev.stat.gone |= !b->is_file && (result == -ENODEV || result == -ENXIO);
+	}
 	req->result = result;
 	req->done(req);
 	return;
@@ -276,6 +287,23 @@ static int set_lock(int fd, short type)
 	return fcntl(fd, F_OFD_SETLK, &fl) ? -errno : 0;
 }
 
+static void block_mem_add(struct cfs_dev *dev, void *base, size_t len)
+{
+	struct block_dev *b = block_of(dev);
+
+	/* direct I/O alone pins pages */
+	if (b->loop && b->direct)
+		cfs_loop_mem_add(b->loop, base, len);
+}
+
+static void block_mem_del(struct cfs_dev *dev, void *base)
+{
+	struct block_dev *b = block_of(dev);
+
+	if (b->loop)
+		cfs_loop_mem_del(b->loop, base);
+}
+
 static void block_close(struct cfs_dev *dev)
 {
 	struct block_dev *b = block_of(dev);
@@ -296,6 +324,8 @@ static const struct cfs_dev_ops block_ops = {
 	.submit = block_submit,
 	.write_sync = block_write_sync,
 	.read_sync = block_read_sync,
+	.mem_add = block_mem_add,
+	.mem_del = block_mem_del,
 	.close = block_close,
 };
 

@@ -19,6 +19,7 @@
 
 #include <stdint.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/uio.h>
 
 struct cfs_dev;
@@ -132,6 +133,12 @@ struct cfs_dev_ops {
 	int (*zone_report)(struct cfs_dev *dev, uint64_t offset, struct cfs_zone *zones, uint32_t n);
 	int (*zone_sync)(struct cfs_dev *dev, enum cfs_dev_op op, uint64_t offset);
 	int (*flush_sync)(struct cfs_dev *dev);
+	/*
+	 * Memory that requests will come from again and again, before the first and after the last of them: a
+	 * back end may have the kernel pin it once and not each time. NULL where it makes no difference.
+	 */
+	void (*mem_add)(struct cfs_dev *dev, void *base, size_t len);
+	void (*mem_del)(struct cfs_dev *dev, void *base);
 	/* no request may be outstanding */
 	void (*close)(struct cfs_dev *dev);
 };
@@ -155,6 +162,18 @@ struct cfs_dev {
 static inline int cfs_dev_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 {
 	return dev->ops->submit(dev, req);
+}
+
+static inline void cfs_dev_mem_add(struct cfs_dev *dev, void *base, size_t len)
+{
+	if (dev->ops->mem_add && base)
+		dev->ops->mem_add(dev, base, len);
+}
+
+static inline void cfs_dev_mem_del(struct cfs_dev *dev, void *base)
+{
+	if (dev->ops->mem_del && base)
+		dev->ops->mem_del(dev, base);
 }
 
 /** cfs_dev_close() - release a device; NULL is fine. */

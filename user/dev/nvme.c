@@ -455,6 +455,18 @@ static int nvme_flush_sync(struct cfs_dev *dev)
 	return dev->info.flags & CFS_DEV_F_READONLY ? 0 : cfs_nvme_sync(dev, &cmd, true);
 }
 
+static void nvme_mem_add(struct cfs_dev *dev, void *base, size_t len)
+{
+	if (nvme_of(dev)->loop)
+		cfs_loop_mem_add(nvme_of(dev)->loop, base, len);	/* or it goes without */
+}
+
+static void nvme_mem_del(struct cfs_dev *dev, void *base)
+{
+	if (nvme_of(dev)->loop)
+		cfs_loop_mem_del(nvme_of(dev)->loop, base);
+}
+
 static void nvme_close(struct cfs_dev *dev)
 {
 	struct cfs_nvme_dev *nd = nvme_of(dev);
@@ -472,6 +484,8 @@ static const struct cfs_dev_ops nvme_ops = {
 	.write_sync = nvme_write_sync,
 	.read_sync = nvme_read_sync,
 	.flush_sync = nvme_flush_sync,
+	.mem_add = nvme_mem_add,
+	.mem_del = nvme_mem_del,
 	.close = nvme_close,
 };
 
@@ -484,6 +498,8 @@ static const struct cfs_dev_ops nvme_zoned_ops = {
 	.zone_report = cfs_nvme_zone_report,
 	.zone_sync = cfs_nvme_zone_sync,
 	.flush_sync = nvme_flush_sync,
+	.mem_add = nvme_mem_add,
+	.mem_del = nvme_mem_del,
 	.close = nvme_close,
 };
 
