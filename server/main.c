@@ -29,6 +29,7 @@
 #include "server/cluster/config.h"
 #include "server/cluster/node.h"
 #include "server/metrics.h"
+#include "server/watch.h"
 
 #ifndef CFS_VERSION
 #define CFS_VERSION "0.1"
@@ -36,6 +37,7 @@
 
 #define RING_ENTRIES	1024u	/* it grows when it must */
 #define STOP_MAX_NS	(10 * CFS_NSEC_PER_SEC)
+#define RETURN_PAUSE_US	1000000u	/* between two looks for a device that is gone */
 #define EXIT_FAILED	1
 #define EXIT_USAGE	2
 
@@ -49,9 +51,11 @@ struct server {
 	unsigned n_targets;
 	struct cfs_node *node;
 	struct cfs_server_metrics *metrics;
+	struct cfs_watch watch;
 	struct cfs_timer watchdog;
 	uint64_t watchdog_ns;		/* 0: none asked for */
 	bool started, failed, stopped;
+	bool again;			/* devices that were gone are back: start anew */
 	char why[1024];
 	int err_fd;			/* who started us, until we serve; -1 then */
 	bool to_parent;			/* err_fd is the pipe of --daemon */
@@ -354,6 +358,14 @@ static void on_failed(void *arg, int err, const char *why)
 	cfs_loop_stop(s->loop);
 }
 
+static void on_back(void *arg)
+{
+	struct server *s = arg;
+
+	s->again = true;
+	cfs_loop_stop(s->loop);
+}
+
 static void on_stopped(void *arg)
 {
 	((struct server *)arg)->stopped = true;
@@ -448,7 +460,10 @@ static int start(struct server *s)
 		if (rc)
 			return complain(s, "cannot serve metrics on 127.0.0.1:%u: %s", s->config.metrics_port, strerror(-rc));
 	}
-	rc = write_pid(s);
+	s->watch = (struct cfs_watch){ .clock = s->clock, .targets = s->targets, .n_targets = s->n_targets,
+				       .back = on_back, .arg = s };
+	cfs_watch_start(&s->watch);
+	rc = s->pid_written ? 0 : write_pid(s);
 	if (rc)
 		return complain(s, "cannot write %s: %s", s->config.pid_file, strerror(-rc));
 	return 0;
@@ -474,11 +489,12 @@ static int serve(struct server *s)
 
 	cfs_info("claudefsd %s serving on %s", CFS_VERSION, s->config.listen);
 	notify("READY=1");
-	if (s->to_parent && write(s->err_fd, "ok", 2) != 2)
+	if (s->to_parent && s->err_fd >= 0 && write(s->err_fd, "ok", 2) != 2)
 		cfs_warn("whoever started us is gone");
-	close(s->err_fd);
+	if (s->err_fd >= 0)
+		close(s->err_fd);
 	s->err_fd = -1;
-	while (!want_stop && !s->failed) {
+	while (!want_stop && !s->failed && !s->again) {
 		rc = cfs_loop_run(s->loop);
 		if (rc)
 			return complain(s, "io_uring failed: %s", strerror(-rc));
@@ -488,8 +504,38 @@ static int serve(struct server *s)
 	}
 	if (s->failed)
 		return complain(s, "%s", s->why);
-	cfs_info("stopping");
+	cfs_info(want_stop ? "stopping" : "every target's device is back: starting anew");
 	return 0;
+}
+
+/* the path of a target without which there is no going on, or NULL */
+static const char *lost_target(struct server *s)
+{
+	const char *gone = cfs_watch_gone(&s->watch);
+
+	for (unsigned i = 0; i < CFS_NODE_TARGETS_MAX && !gone; i++)
+		if (s->config.targets[i] && !cfs_watch_present(s->config.targets[i]))
+			gone = s->config.targets[i];
+	return gone;
+}
+
+/* the device of the journal went away: nothing can be served, but it may be put back. false: told to stop */
+static bool wait_for_targets(struct server *s)
+{
+	const char *lost = lost_target(s);
+
+	if (lost) {
+		cfs_err("target %s: its device is gone: not serving until it is back", lost);
+		notify("STATUS=waiting for the device of a target");
+	}
+	while (!want_stop && lost_target(s)) {
+		usleep(RETURN_PAUSE_US);	/* nothing else runs; a signal ends it early */
+		if (s->watchdog_ns)
+			notify("WATCHDOG=1");
+		if (want_reopen)
+			reopen_log(s);
+	}
+	return !want_stop;
 }
 
 /* bounded; what does not end in time is left as a crash would leave it, which loses nothing */
@@ -497,8 +543,9 @@ static void stop(struct server *s)
 {
 	uint64_t deadline;
 
-	notify("STOPPING=1");
 	cfs_server_metrics_stop(s->metrics);
+	s->metrics = NULL;
+	cfs_watch_stop(&s->watch);
 	if (s->node) {
 		deadline = cfs_clock_boot_ns(s->clock) + STOP_MAX_NS;
 		cfs_node_stop(s->node, on_stopped);
@@ -527,8 +574,33 @@ static void stop(struct server *s)
 	signal_loop = NULL;
 	if (s->loop)
 		cfs_loop_destroy(s->loop);
+	s->node = NULL;
+	s->net = s->local_net = NULL;
+	s->loop = NULL;
+	s->n_targets = 0;
+	s->watch.n_targets = 0;
+	s->started = s->failed = s->stopped = s->again = false;
+}
+
+/* start and serve, again when the devices of targets went away and came back */
+static int run(struct server *s)
+{
+	bool served = false, lost;
+	int rc;
+
+	do {
+		rc = start(s);
+		if (!rc)
+			rc = serve(s);
+		served |= !rc || s->started;
+		lost = served && !want_stop && (s->again || lost_target(s));
+		if (!lost)
+			notify("STOPPING=1");
+		stop(s);
+	} while (lost && wait_for_targets(s));
 	if (s->pid_written)
 		unlink(s->config.pid_file);
+	return lost ? 0 : rc;	/* lost, and told to stop while it waited */
 }
 
 /* paths are used after chdir("/") */
@@ -536,7 +608,7 @@ static int make_absolute(char **path)
 {
 	char *cwd, *full;
 
-	if (!*path || (*path)[0] == '/')
+	if (!*path || (*path)[0] == '/' || !strncmp(*path, "nvme:", 5))
 		return 0;
 	cwd = getcwd(NULL, 0);
 	if (!cwd)
@@ -608,13 +680,7 @@ int main(int argc, char **argv)
 	cfs_log_init("claudefsd", NULL, s.config.log_level);
 	catch_signals();
 	raise_limits();
-	rc = start(&s);
-	if (!rc)
-		rc = serve(&s);
-	if (s.err_fd >= 0)
-		close(s.err_fd);
-	s.err_fd = -1;
-	stop(&s);
+	rc = run(&s);
 	if (!rc)
 		cfs_info("stopped");
 out:

@@ -226,6 +226,7 @@ static int open_stores(struct cfs_node *n, char *errbuf, size_t errlen)
 		}
 		cfs_store_stat(t.store, &st);
 		t.id = st.target_id;
+		t.dev = p.dev;
 		t.path = strdup(n->p.targets[i].path);
 		if (!t.path) {
 			cfs_store_close(t.store, false);

@@ -29,6 +29,7 @@
 struct node_target {
 	char *path;
 	uint32_t id;
+	const struct cfs_dev *dev;
 	struct cfs_store *store;
 };
 

@@ -91,6 +91,20 @@ static json_t *shard_json(struct cfs_node *n)
 		I(m.db_bytes));
 }
 
+/* the drive below a target, and what is used of it */
+static json_t *device_json(const struct cfs_dev *dev)
+{
+	const struct cfs_dev_info *info = &dev->info;
+	const struct cfs_dev_stat *st = &dev->stat;
+
+	return json_pack("{s:s, s:o, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I, s:I, s:I}", "backend", dev->ops->name,
+			 "model", text_json(info->model), "block_bytes", I(info->write_unit), "atomic_bytes",
+			 I(info->atomic_unit), "max_io_bytes", I(info->max_io), "zoned",
+			 (info->flags & CFS_DEV_F_ZONED) != 0, "volatile_cache",
+			 (info->flags & CFS_DEV_F_VOLATILE) != 0, "gone", st->gone, "commands", I(st->commands),
+			 "retries", I(st->retries), "reset_waits", I(st->reset_waits), "errors", I(st->errors));
+}
+
 static json_t *target_json(const struct node_target *t)
 {
 	struct cfs_store_stat s;
@@ -123,6 +137,12 @@ char *cfs_node_status(struct cfs_node *n)
 
 	for (unsigned i = 0; i < n->n_targets; i++)
 		json_array_append_new(targets, target_json(&n->targets[i]));
+	for (unsigned i = 0; i < n->n_targets; i++) {
+		json_t *t = json_array_get(targets, i);
+
+		json_object_set_new(t, "state", json_string(n->targets[i].dev->stat.gone ? "degraded" : "up"));
+		json_object_set_new(t, "device", device_json(n->targets[i].dev));
+	}
 	objects = json_pack("{s:I, s:I, s:I, s:I, s:I}", "writes", I(n->n_obj_writes), "reads",
 			    I(n->n_obj_reads), "received_bytes", I(n->n_obj_bytes_in), "sent_bytes",
 			    I(n->n_obj_bytes_out), "under_way", I(n->n_ops));

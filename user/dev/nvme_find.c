@@ -21,6 +21,8 @@
 #include "dev/nvme_sqe.h"
 
 #define GENERIC_CLASS "/sys/class/nvme-generic"
+#define HELD_WAIT_MS 3000u
+#define HELD_STEP_MS 50u
 
 /* /dev/ng3n1 for /dev/nvme3n1, and the other way round. false: neither */
 static bool nodes_of(const char *path, char generic[32], char block[32])
@@ -186,7 +188,13 @@ static int hold(const struct cfs_nvme_ns *ns, struct cfs_nvme_fds *fds)
 			return 0;
 		return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 	}
-	fds->hold = open(ns->block, O_RDWR | O_EXCL | O_CLOEXEC);
+	/* a server that was killed holds it until the kernel has ended its commands */
+	for (unsigned waited = 0;; waited += HELD_STEP_MS) {
+		fds->hold = open(ns->block, O_RDWR | O_EXCL | O_CLOEXEC);
+		if (fds->hold >= 0 || errno != EBUSY || waited >= HELD_WAIT_MS)
+			break;
+		usleep(HELD_STEP_MS * 1000);
+	}
 	if (fds->hold < 0)
 		return -errno;
 	rc = identify_fd(fds->hold, ns->block, &other, NULL);
