@@ -1,7 +1,8 @@
 # cluster.sh: a server and mounts for one test case. Source it after tap.sh.
 # shellcheck shell=bash
 #
-#   cluster_start [SIZE]        formats a sparse store (4G) and starts claudefsd; returns when it listens
+#   cluster_start [SIZE]        formats a sparse store (4G) and starts claudefsd; returns when it listens. T_TARGETS
+#                               names devices to be used instead (WHAT THEY HOLD IS LOST)
 #   cluster_mount NAME [OPTS]   mounts at $T_DIR/NAME, with a cache directory of its own
 #   cluster_umount NAME         unmounts, and expects the client to end with status 0
 #   cluster_stop                stops claudefsd, and expects status 0 (unmount first)
@@ -45,6 +46,7 @@ cluster_need() { # of this machine and checkout
 }
 
 cluster_start() {
+	local target
 	cluster_need
 	cleanup cluster_cleanup
 	if ! cluster_real; then
@@ -54,19 +56,25 @@ cluster_start() {
 	[ "$T_ISOLATED" != net ] || ip link set lo up
 	! cluster_listening || { not_ok "port 9510 is free"; exit 1; }
 	mkdir -p "$T_DIR/state"
-	if ! "$T_BIN/claudefs" format --size "${1-4G}" "$T_DIR/store.img" >"$T_DIR/format.log" 2>&1; then
+	printf '[server]\nlisten = %s\nstate_dir = %s\n' "$CLUSTER_ADDR" "$T_DIR/state" >"$T_DIR/claudefsd.conf"
+	if [ -z "${T_TARGETS-}" ]; then
+		cluster_format "$T_DIR/store.img" --size "${1-4G}"
+	else
+		for target in $T_TARGETS; do cluster_format "$target" --force; done
+	fi
+	cluster_restart
+}
+cluster_format() { # PATH OPTION...: one more target of the server
+	local path=$1 n cluster=()
+	shift
+	n=$(grep -c '^\[target' "$T_DIR/claudefsd.conf")
+	[ "$n" = 0 ] || cluster=(--cluster "$cluster_uuid" --target-id "$n")
+	if ! "$T_BIN/claudefs" format "$@" "${cluster[@]}" "$path" >"$T_DIR/format.log" 2>&1; then
 		not_ok "format" "$(cat "$T_DIR/format.log")"
 		exit 1
 	fi
-	cat >"$T_DIR/claudefsd.conf" <<-END
-		[server]
-		listen = $CLUSTER_ADDR
-		state_dir = $T_DIR/state
-
-		[target.0]
-		path = $T_DIR/store.img
-	END
-	cluster_restart
+	cluster_uuid=$(sed -n 's/.* of cluster \([0-9a-f-]*\).*/\1/p' "$T_DIR/format.log")
+	printf '\n[target.%s]\npath = %s\n' "$n" "$path" >>"$T_DIR/claudefsd.conf"
 }
 
 cluster_restart() {
