@@ -46,7 +46,7 @@ try "the block device of the same drive, with RWF_ATOMIC" "$T_PROGS/devcheck" st
 
 # ---- a drive with a bad place (reads at 20 MiB fail)
 try "the good part of a drive" dd if="$bad" of=/dev/null bs=1M count=16 iflag=direct status=none
-out=$("$T_PROGS/devcheck" io nvme:serial.nbad.1 8 2>&1)
+out=$(claudefs device bench nvme:serial.nbad.1 2>&1)
 like "$out" 'unrecovered read error' "a read that the drive cannot satisfy is named"
 
 # ---- a cluster of one on two drives
