@@ -99,7 +99,7 @@ for fs in ext4 null cfs; do
 	w[0]=$(job "$d" 48 --rw=write --bs=1M --end_fsync=1)
 	if [ $fs = cfs ]; then drop; else echo 1 >/proc/sys/vm/drop_caches; fi
 	w[1]=$(job "$d" 7 --rw=read --bs=1M)
-	w[2]=$(job "$d" 8 --rw=randread --bs=4k --runtime="$seconds" --time_based=1)
+	w[2]=$(job "$d" 8 --rw=randread --bs=4k --runtime="$seconds" --time_based=1 --invalidate=0) # else fio drops the pages first
 	w[3]=$(job "$d" 49 --rw=randwrite --bs=4k --runtime="$seconds" --time_based=1 --end_fsync=1)
 	echo "$fs ${w[*]}"
 	rm -f "$d/fio.dat"
@@ -114,7 +114,7 @@ awk -v odw="$odw" -v odr="$odr" '
 			floor ? sprintf("%.0f", floor / div) : "-", v["cfs", i] / div, v["cfs", i] / v["ext4", i], v["cfs", i] / low }
 	END { printf "%-22s %10s %10s %10s %10s %9s %18s\n", "job", "ext4", "null FUSE", "O_DIRECT", "ClaudeFS", "/ext4", "/slower of floors"
 		line("write 1M + fsync", 1, 1024, odw); line("read 1M, cold", 2, 1024, odr)
-		line("randread 4K, warm", 3, 1, 0); line("randwrite 4K + fsync", 4, 1, 0) }' "$dir/fio"
+		line("randread 4K, page cache", 3, 1, 0); line("randwrite 4K + fsync", 4, 1, 0) }' "$dir/fio"
 
 echo
 echo "programs: seconds"
