@@ -196,6 +196,9 @@ CFS_ANSWER_FN int cfs_answer_getattr(struct cfs_fuse_req *req, struct cfs_answer
 	struct fuse_attr_out out;
 	struct cfs_bpf_attr attr;
 
+	/* the kernel is about to read: the daemon sees to it that it does not miss a larger size (client/notify.h) */
+	if (req->arg & FUSE_GETATTR_FH)
+		return CFS_FUSE_PASS;
 	if (!cfs_know_attr(req, a, &attr))
 		return CFS_FUSE_PASS;
 	out.attr_valid = cfs_ttl_s(a);

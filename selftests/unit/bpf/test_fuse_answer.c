@@ -192,9 +192,11 @@ static int setup(void **state)
 /* ---- asking ------------------------------------------------------------------------------------------------------- */
 static uint32_t stale;
 
+static uint32_t flags;	/* of GETATTR */
+
 static int ask(uint32_t opcode, uint64_t nodeid, const char *name, uint32_t out_size)
 {
-	struct cfs_fuse_req req = { .nodeid = nodeid, .opcode = opcode, .out_size = out_size };
+	struct cfs_fuse_req req = { .nodeid = nodeid, .opcode = opcode, .out_size = out_size, .arg = flags };
 
 	memset(w.reply, 0xee, sizeof(w.reply));
 	w.reply_len = 0;
@@ -268,6 +270,9 @@ static void test_answers(void **state)
 	assert_int_equal(lookup("absent"), 0);
 	assert_int_equal(e->nodeid, 0);
 	assert_int_equal(e->entry_valid, 9);
+	flags = FUSE_GETATTR_FH;	/* the kernel's own reading */
+	assert_int_equal(getattr(), CFS_FUSE_PASS);
+	flags = 0;
 	assert_int_equal(getattr(), 0);
 	assert_int_equal(a->attr_valid, 9);
 	check_attr(&a->attr);
