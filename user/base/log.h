@@ -3,11 +3,17 @@
  * log.h - one line per event, to stderr or a file. Programs log; library code returns errors
  * and logs only what no return value can carry (a background failure, rot that was found).
  * Thread-safe. Level and sink are set once at start-up.
+ *
+ * What goes wrong for each file or request must not fill the disk: of lines with one format CFS_LOG_BURST are written in
+ * CFS_LOG_WINDOW_S, what is left out is counted, and told with the first line after that. Debug lines are not limited.
  */
 #ifndef CFS_BASE_LOG_H
 #define CFS_BASE_LOG_H
 
 #include "base/base.h"
+
+#define CFS_LOG_BURST		30u
+#define CFS_LOG_WINDOW_S	10u
 
 enum cfs_log_level { CFS_LOG_ERR = 3, CFS_LOG_WARN = 4, CFS_LOG_INFO = 6, CFS_LOG_DEBUG = 7 };
 
