@@ -138,6 +138,47 @@ void lock_cancel(struct cfs_shard *s, struct shard_conn *c, const struct cfs_msg
 	shard_reply_hdr(s, c, &msg->hdr, 0, NULL, 0);
 }
 
+void lock_refused(struct cfs_shard *s, const struct shard_op *op)
+{
+	struct cfs_lock_holder in_the_way[SHARD_LOCK_BLOCKERS];
+	struct cfs_lock_req req;
+	int n = op->sess && lock_req(op, &req) ?
+		cfs_meta_lock_blockers(s->p.meta, op->sess->id, &req, in_the_way, SHARD_LOCK_BLOCKERS) : 0;
+
+	for (int i = 0; i < n; i++) {
+		struct shard_sess *sess = sess_find(s, in_the_way[i].session);
+
+		if (sess)
+			sess->lock_refused = true;
+	}
+}
+
+/* looks at everybody who waits, so it is asked only about sessions whose deadline has passed */
+bool lock_awaited(struct cfs_shard *s, const struct shard_sess *sess)
+{
+	struct cfs_lock_holder in_the_way[SHARD_LOCK_BLOCKERS];
+	struct cfs_lock_req req;
+
+	for (uint64_t b = 0; s->lockqs.n && b <= s->lockqs.mask; b++) {
+		for (struct cfs_hnode *h = s->lockqs.buckets[b]; h; h = h->next) {
+			struct shard_inoq *q = cfs_container_of(h, struct shard_inoq, node);
+			struct cfs_list *pos;
+
+			cfs_list_for_each(pos, &q->ops) {
+				const struct shard_op *op = cfs_list_entry(pos, struct shard_op, q_link);
+				int n = op->sess && lock_req(op, &req) ?
+					cfs_meta_lock_blockers(s->p.meta, op->sess->id, &req, in_the_way,
+							       SHARD_LOCK_BLOCKERS) : 0;
+
+				for (int i = 0; i < n; i++)
+					if (in_the_way[i].session == sess->id)
+						return true;
+			}
+		}
+	}
+	return false;
+}
+
 static void wake_all(struct cfs_shard *s, struct shard_inoq *q)
 {
 	struct cfs_list *pos, *tmp;

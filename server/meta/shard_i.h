@@ -82,6 +82,7 @@ struct shard_sess {
 	uint32_t n_ops, n_conns;
 	uint32_t n_slots;
 	bool reclaimed;
+	bool lock_refused;	/* since its last heartbeat: somebody was, because of one of its locks */
 	bool fencing;		/* the entry that closes it is on its way: nothing is renewed any more */
 	char *name;
 	struct shard_slot slots[];
@@ -320,6 +321,8 @@ void ask_answered(struct cfs_shard *s, struct shard_op *op, const struct cfs_ask
 void lock_start(struct cfs_shard *s, struct shard_op *op);
 void lock_cancel(struct cfs_shard *s, struct shard_conn *c, const struct cfs_msg *msg);
 void lock_recheck(struct cfs_shard *s, uint64_t ino); /* 0: all */
+void lock_refused(struct cfs_shard *s, const struct shard_op *op); /* note whose locks were in the way */
+bool lock_awaited(struct cfs_shard *s, const struct shard_sess *sess); /* does a LOCK wait for one of its locks? */
 
 /* batch.c */
 bool batch_add(struct cfs_shard *s, struct shard_op *op);

@@ -284,6 +284,8 @@ int op_applied(struct cfs_shard *s, struct shard_op *op, uint32_t status, const 
 	CFS_ASSERT(op->state == OP_LOG);
 	if (lock_again(s, op, status))
 		return 0;
+	if (opcode == CFS_OP_LOCK && status == EAGAIN)
+		lock_refused(s, op);
 	session = opcode == CFS_LOG_FENCE ? op->ino : op->sess ? op->sess->id : 0;
 	if (opcode == CFS_LOG_FAIL)
 		status = op->status;

@@ -200,10 +200,11 @@ void sess_heartbeat(struct cfs_shard *s, struct shard_conn *c, const struct cfs_
 	if (overdue(s, c->sess))
 		return; /* silence: its deadline stands */
 	c->sess->deadline_ns = s->now_ns + s->lease_ns;
+	c->sess->lock_refused = false;
 	shard_reply_hdr(s, c, &msg->hdr, 0, &rep, sizeof(rep));
 }
 
-static void fence(struct cfs_shard *s, struct shard_sess *sess, bool waited)
+static void fence(struct cfs_shard *s, struct shard_sess *sess, const char *why)
 {
 	if (op_internal(s, CFS_LOG_FENCE, sess->id, NULL, 0))
 		return; /* no memory: the next sweep tries again */
@@ -211,7 +212,7 @@ static void fence(struct cfs_shard *s, struct shard_sess *sess, bool waited)
 	s->st.fenced++;
 	cfs_warn("session %llu (%s): fenced: its lease ended %llu ms ago and it %s", (unsigned long long)sess->id,
 		 sess->name, (unsigned long long)((s->now_ns - sess->deadline_ns) / CFS_NSEC_PER_MSEC),
-		 waited ? "did not answer a recall" : "has not been heard of");
+		 why);
 }
 
 void sess_sweep(struct cfs_shard *s)
@@ -222,16 +223,21 @@ void sess_sweep(struct cfs_shard *s)
 
 	cfs_list_for_each(pos, &s->sess_list) {
 		struct shard_sess *sess = cfs_list_entry(pos, struct shard_sess, link);
-		bool waited;
+		const char *why = NULL;
 
 		if (sess->fencing)
 			continue;
 		break_resend(s, sess, false);
 		if (s->now_ns < sess->deadline_ns + drift_ns)
 			continue;
-		waited = waited_for(sess);
-		if (waited || s->now_ns >= sess->deadline_ns + SHARD_LEASE_LIVES * s->lease_ns)
-			fence(s, sess, waited);
+		if (waited_for(sess))
+			why = "did not answer a recall";
+		else if (sess->lock_refused || lock_awaited(s, sess))
+			why = "holds locks that others want";
+		else if (s->now_ns >= sess->deadline_ns + SHARD_LEASE_LIVES * s->lease_ns)
+			why = "has not been heard of";
+		if (why)
+			fence(s, sess, why);
 	}
 	if (s->grace && s->now_ns >= s->grace_end_ns) {
 		cfs_info("shard %u: grace ends: not every session has come back", s->p.shard);

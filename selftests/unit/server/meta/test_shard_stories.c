@@ -547,7 +547,8 @@ static void test_lock_death(void **state)
 	client_connect(t->a, CFS_ROLE_WORKER);
 	tag = client_repeat(t->a, CFS_OP_LOCK, 5, t->buf, len);
 	client_disconnect(t->b, CFS_ROLE_WORKER);
-	for (unsigned i = 0; i < 29; i++) {
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(shard_test_stat(t).fenced, 0);
 		fake_clock_advance_ms(&t->w->clock, 2500);
 		client_heartbeat(t->a);
 		client_heartbeat(t->c);
@@ -555,6 +556,27 @@ static void test_lock_death(void **state)
 	}
 	assert_int_equal(shard_test_stat(t).fenced, 1);
 	assert_int_equal(client_reply(t->a, tag, NULL), 0);
+}
+
+/* nobody waits for the lock of a dead session, but somebody tries again and again: it has it a moment after the deadline */
+static void test_lock_tried(void **state)
+{
+	struct shard_test *t = *state;
+	uint64_t f = client_create(t->a, ROOT, "f", REG, 0, NULL);
+	uint32_t status = EAGAIN;
+	size_t len;
+
+	assert_int_equal(client_call(t->b, CFS_OP_LOCK, 0, t->buf, body_lock(t->buf, f, 1, 0, 99, CFS_LOCK_WRITE, false), NULL, 0), 0);
+	len = body_lock(t->buf, f, 1, 0, 99, CFS_LOCK_WRITE, false);
+	for (unsigned i = 0; i < 6; i++) {
+		status = client_call(t->a, CFS_OP_LOCK, 0, t->buf, len, NULL, 0);
+		assert_int_equal(status, i < 5 ? EAGAIN : 0);
+		fake_clock_advance_ms(&t->w->clock, 2500);
+		client_heartbeat(t->a);
+		client_heartbeat(t->c);
+		world_settle(t->w);
+	}
+	assert_int_equal(shard_test_stat(t).fenced, 1);
 }
 
 /* 10: stat of a file that somebody else is writing */
@@ -617,7 +639,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(test_cross_mutations), T(test_lookup_never_waits), T(test_flush_under_recall),
 		T(test_open_crossing), T(test_fenced), T(test_fenced_alive), T(test_recall_resent),
-		T(test_lost_reply), T(test_new_leader), T(test_orphan), T(test_locks), T(test_lock_death),
+		T(test_lost_reply), T(test_new_leader), T(test_orphan), T(test_locks), T(test_lock_death), T(test_lock_tried),
 		T(test_ask),
 	};
 
