@@ -154,7 +154,8 @@ int cfs_bpf_maps_create(const char *mountpoint, uint64_t mem_bytes, struct cfs_b
 		snprintf(why, len, "cannot map BPF maps into memory: %s", strerror(-rc));
 		goto fail;
 	}
-	show(m, mountpoint, why, len); /* without tables it is as fast */
+	if (mountpoint)
+		show(m, mountpoint, why, len); /* without tables it is as fast */
 	*ret_m = m;
 	return 0;
 fail:

@@ -28,7 +28,7 @@ enum cfs_bpf_map {
 
 /**
  * cfs_bpf_maps_create() - make the maps and show them.
- * @mountpoint: whose maps these are; gives <mount> its name
+ * @mountpoint: whose maps these are; gives <mount> its name. NULL: show nothing
  * @mem_bytes: ceiling for dirs, names, long_names and attrs together, which the kernel allocates at once; 0: nothing is going
  *	to be put there, they are made as small as may be
  * @why: one line: what is missing, on failure; on success what could not be shown, or nothing

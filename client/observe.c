@@ -198,6 +198,20 @@ void cfs_observe_sample(struct cfs_observe *ob, struct cfs_observe_sample *ret)
 	pthread_mutex_unlock(&ob->lock);
 }
 
+int cfs_observe_probe(char *why, size_t len)
+{
+	struct cfs_bpf_maps *m = NULL;
+	struct cfs_obs_bpf *b = NULL;
+	int rc = cfs_bpf_maps_create(NULL, 0, &m, why, len);
+
+	if (!rc)
+		rc = cfs_obs_bpf_open(m, 0, &b, why, len);
+	if (!rc)
+		cfs_obs_bpf_close(b);
+	cfs_bpf_maps_destroy(m);
+	return rc;
+}
+
 /* ---- life ---------------------------------------------------------------------------------------------------- */
 static void make_maps(struct cfs_client *c, const struct cfs_mount_opts *o)
 {

@@ -38,6 +38,9 @@ void cfs_observe_session(struct cfs_client *c);
 void cfs_observe_took(struct cfs_thread *t);
 void cfs_observe_done(struct cfs_thread *t, int32_t error, size_t bytes);
 
+/* can the kernel's view be had here? 0, or -errno and one line in why. Needs no mount and leaves nothing behind */
+int cfs_observe_probe(char *why, size_t len);
+
 /* ---- connections (observe_conn.c) ----------------------------------------------------------------------- */
 struct cfs_observe_want {
 	bool trace;			/* requests as they end; else a sample of all counters for each line received */

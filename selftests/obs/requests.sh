@@ -2,7 +2,8 @@
 # Requests are counted and timed: of 1000 creates, top counts 1000 in the kernel's view and in the client's own; percentiles are in order;
 # another mount's requests are not counted; the hot file is named; trace prints what a process and a file ask, with
 # results; when the last one who looks is gone, or is killed, no program stays attached.
-# timeout: 120
+# timeout: 200
+# variant: asan
 . "$T_TOP/selftests/lib/tap.sh"
 . "$T_TOP/selftests/lib/cluster.sh"
 
@@ -44,6 +45,8 @@ looking a creates "$T_DIR/a" y
 view=$(json "d[0]['view'] + ': ' + d[0].get('why', '')" <"$T_DIR/top")
 if [ "$view" = "kernel: " ]; then
 	is "$(json "sum(e['ops'].get('create', {}).get('count', 0) for e in d)" <"$T_DIR/top")" 1000 "the kernel's view counts 1000 creates"
+	is "$(claudefs doctor --json | python3 -c "import json, sys; d = json.load(sys.stdin)
+print([f['used'] for f in d['features'] if f['feature'] == 'bpf observing'])")" "[True]" "doctor says so, too"
 	is "$(json "all(o['p50_us'] <= o['p90_us'] <= o['p99_us'] <= o['max_us'] and o['p50_us'] > 0 for e in d for o in e['ops'].values())" \
 		<"$T_DIR/top")" True "latencies are in order"
 	others() {

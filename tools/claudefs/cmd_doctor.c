@@ -5,6 +5,7 @@
  */
 #include "cmd.h"
 
+#include "client/observe.h"
 #include "client/tiers.h"
 
 #include <dirent.h>
@@ -169,6 +170,16 @@ static void check_fuse(struct report *r)
 	}
 }
 
+static void check_observe(struct report *r)
+{
+	char why[TEXT_MAX] = "";
+	int rc = cfs_observe_probe(why, sizeof(why));
+	struct line *l = add(r, "bpf observing", !rc, rc ? "top and trace show the client's own view" :
+			     "tables in the BPF file system, the kernel's view in top and trace");
+
+	snprintf(l->kernel, TEXT_MAX, "%s", rc ? why : "yes");
+}
+
 static void check_io_uring(struct report *r)
 {
 	struct io_uring_params params = { .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN };
@@ -247,6 +258,7 @@ int cmd_doctor(int argc, char **argv)
 	}
 	uname(&un);
 	check_fuse(&r);
+	check_observe(&r);
 	check_io_uring(&r);
 	check_rest(&r);
 	for (unsigned i = 0; i < r.n; i++)

@@ -19,6 +19,8 @@ like "$doctor" "^kernel $(uname -r | sed 's/[.+]/\\&/g')" "claudefs doctor names
 cluster_start
 cluster_mount a
 cluster_mount b
+# shellcheck source=selftests/vm/guest/observe.sh
+. "$T_TOP/selftests/vm/guest/observe.sh"
 tap_from "$T_PROGS/coherence" --rounds 4 "$T_DIR/a" "$T_DIR/b" create rename_ replace listing times xattrs small_file mapped \
 	append truncates direct removed_elsewhere
 tap_from "$T_PROGS/posix_names" "$T_DIR/a" create_excl link_basic rename_exchange deep_path symlink_loop
