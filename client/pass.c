@@ -89,11 +89,17 @@ static int start(struct cfs_client *c, char *why, size_t len)
 		snprintf(why, len, "the cache directory's file system has no nameless files: %s", strerror(-rc));
 		return rc;
 	}
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096)) {
+		rc = -errno;
+		snprintf(why, len, "the cache directory's file system has no holes: %s", strerror(-rc));
+		goto out;
+	}
 	rc = backing_open(c, fd, &id);
 	if (rc)
 		snprintf(why, len, "the kernel does not take a file of the cache directory: %s", strerror(-rc));
 	else
 		ioctl(fuse_session_fd(c->se), FUSE_DEV_IOC_BACKING_CLOSE, &id);
+out:
 	close(fd);
 	return rc;
 }
@@ -217,7 +223,16 @@ int cfs_pass_truncate(struct cfs_pass *p, uint64_t size)
 
 int cfs_pass_fallocate(struct cfs_pass *p, int mode, uint64_t off, uint64_t len)
 {
-	return fallocate(p->fd, mode, (off_t)off, (off_t)len) ? -errno : 0;
+	int keep = mode & FALLOC_FL_KEEP_SIZE;
+
+	if (!fallocate(p->fd, mode, (off_t)off, (off_t)len))
+		return 0;
+	/* tmpfs has no such thing, but both halves of it */
+	if (errno != EOPNOTSUPP || !(mode & FALLOC_FL_ZERO_RANGE))
+		return -errno;
+	if (fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len))
+		return -errno;
+	return fallocate(p->fd, keep, (off_t)off, (off_t)len) ? -errno : 0;
 }
 
 int64_t cfs_pass_seek(struct cfs_pass *p, uint64_t off, int whence)

@@ -1,7 +1,8 @@
 #!/bin/bash
 # The passthrough tier: a scratch file (O_TMPFILE | O_EXCL) is read, written and mapped without a request to the client, which
 # may even be stopped; random operations on one give the right bytes; its attributes, holes and locks are as of any file; the kill
-# switch leaves open files alone; the death of the client leaves nothing behind; all other files go the ordinary way.
+# switch leaves open files alone; the death of the client leaves nothing behind; all other files go the ordinary way, and scratch files,
+# too, where the cache has no room for them.
 # timeout: 180
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
@@ -9,7 +10,8 @@
 . "$T_TOP/selftests/lib/cluster.sh"
 
 cluster_real || skip_all "another file system"
-status() { claudefs status --json "$T_DIR/a" | python3 -c "import json, sys; d = json.load(sys.stdin); print($1)"; }
+on=a # the mount that is asked
+status() { claudefs status --json "$T_DIR/$on" | python3 -c "import json, sys; d = json.load(sys.stdin); print($1)"; }
 tier() { status "d['tiers']['passthrough'].get('$1')"; }
 requests() { status "[d['fuse'].get(k, 0) for k in ('read', 'write')]"; } # of file data, so far
 cached_files() { find "$T_DIR/cache-a" -type f | wc -l; }
@@ -133,5 +135,32 @@ cluster_forget a
 rm -f "$T_DIR/a.pid"
 cluster_mount a
 is "$(cached_files)" 0 "and nothing is left of it"
+
+mkdir "$T_DIR/cache-b"
+mount -t tmpfs -o size=16m tmpfs "$T_DIR/cache-b"
+cleanup umount -l "$T_DIR/cache-b"
+cluster_mount b
+on=b
+wait_for 10 eval '[ "$(tier state 2>/dev/null)" ]'
+if [ "$(tier state)" = on ]; then
+	cat >"$T_DIR/full.py" <<-'END'
+		import errno, os, sys
+		fd = os.open(sys.argv[1], os.O_TMPFILE | os.O_EXCL | os.O_RDWR, 0o600)
+		os.pwrite(fd, b"early" * 1000, 0)
+		with open(sys.argv[2], "wb") as fill:
+		    fill.write(bytes(15900000))
+		try:
+		    for i in range(1, 32):
+		        os.pwrite(fd, bytes(1 << 20), i << 20)
+		    print("no end of it")
+		except OSError as e:
+		    print(errno.errorcode[e.errno], os.pread(fd, 5000, 0) == b"early" * 1000)
+	END
+	is "$(python3 "$T_DIR/full.py" "$T_DIR/b" "$T_DIR/cache-b/fill")" "ENOSPC True" "a scratch file on a cache that gets full: ENOSPC"
+	tap_from python3 "$T_DIR/scratch.py" "$T_DIR/b" "$T_PROGS/fsx" --seed 5 --ops 500 --size 20000
+	is "$(tier files) $(tier no_room)" "1 1" "a new scratch file does not go to a cache that is nearly full"
+else
+	skip "passthrough is $(tier state): $(tier why)" "scratch files on a full cache"
+fi
 cluster_end
 done_testing
