@@ -14,6 +14,7 @@ install: all				## into DESTDIR, below PREFIX=/usr/local
 	$(call put,$(SBINDIR),$(CLAUDEFSD),755)
 	$(call put,$(BINDIR),$(CLI),755)
 	$(if $(CLI),install -d $(DESTDIR)$(MOUNTDIR) && ln -sfn $(BINDIR)/claudefs $(DESTDIR)$(MOUNTDIR)/mount.claudefs)
+	$(if $(CLI),install -d $(DESTDIR)$(MOUNTDIR) && ln -sfn $(BINDIR)/claudefs $(DESTDIR)$(MOUNTDIR)/umount.fuse.claudefs)
 	$(foreach n,1 5 7 8,$(call put,$(MANDIR)/man$(n),$(filter %.$(n),$(MANPAGES)),644)$(newline))
 	$(call put,$(SHAREDIR)/bash-completion/completions,$(wildcard tools/completion/*.bash),644)
 	$(call put,$(SHAREDIR)/zsh/site-functions,$(wildcard tools/completion/_*),644)

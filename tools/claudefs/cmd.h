@@ -16,6 +16,8 @@
 int cmd_format(int argc, char **argv);
 int cmd_mount(int argc, char **argv);
 int cmd_mount_helper(int argc, char **argv);	/* as mount.claudefs */
+int cmd_umount(int argc, char **argv);
+int cmd_umount_helper(int argc, char **argv);	/* as umount.fuse.claudefs */
 int cmd_status(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_fsck(int argc, char **argv);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * main.c - the `claudefs` command: one table of verbs. Called as mount.claudefs it is the
- * helper of mount(8).
+ * helper of mount(8), as umount.fuse.claudefs that of umount(8).
  */
 #include "cmd.h"
 
@@ -20,6 +20,7 @@ static const struct verb {
 	{ "format", cmd_format, "make a file, block device or NVMe namespace a ClaudeFS target" },
 	{ "device", cmd_device, "list this machine's NVMe namespaces, measure a device" },
 	{ "mount", cmd_mount, "mount a file system" },
+	{ "umount", cmd_umount, "unmount it, and wait until all is saved" },
 	{ "status", cmd_status, "show the state of a server or of a mount" },
 	{ "doctor", cmd_doctor, "what this machine offers, what is used, and why not" },
 	{ "tier", cmd_tier, "show a mount's tiers, or switch one on or off" },
@@ -42,6 +43,8 @@ int main(int argc, char **argv)
 
 	if (!strcmp(self, "mount.claudefs"))
 		return cmd_mount_helper(argc, argv);
+	if (!strncmp(self, "umount.", 7))
+		return cmd_umount_helper(argc, argv);
 	if (argc < 2) {
 		usage(stderr);
 		return CMD_USAGE;

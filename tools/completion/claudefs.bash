@@ -7,7 +7,7 @@ _claudefs()
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'format device mount status tier top trace doctor fsck --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'format device mount umount status tier top trace doctor fsck --help --version' -- "$cur")
 		return
 	fi
 	case $prev in
@@ -24,12 +24,13 @@ _claudefs()
 		else
 			mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$cur")
 		fi ;;
+	umount:-*) mapfile -t COMPREPLY < <(compgen -W '-f -l --help' -- "$cur") ;;
 	mount:-*) mapfile -t COMPREPLY < <(compgen -W '-o -f --help' -- "$cur") ;;
 	status:-* | doctor:-* | tier:-*) mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$cur") ;;
 	top:-*) mapfile -t COMPREPLY < <(compgen -W '--once --interval --json --help' -- "$cur") ;;
 	trace:-*) mapfile -t COMPREPLY < <(compgen -W '--count --json --help' -- "$cur") ;;
 	fsck:-*) mapfile -t COMPREPLY < <(compgen -W '--config --repair --json --help' -- "$cur") ;;
-	status:* | mount:* | tier:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+	status:* | mount:* | umount:* | tier:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
 	top:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
 	trace:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	format:* | device:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
