@@ -78,6 +78,9 @@ bench: all					## benchmarks: tools/bench/run.sh ARGS=...
 bench-scale: all				## memory and start-up time with a million files: ARGS="-n 100000"
 	@T_BIN=$(O)/bin tools/bench/scale.sh $(ARGS)
 
+bench-kernel: all				## what the tiers give: tools/bench/kernel.sh ARGS=...
+	@T_BIN=$(O)/bin tools/bench/kernel.sh $(ARGS)
+
 sim: $(SIM)					## the simulator: SEED=n, SEEDS=n, ARGS="--trace ..."
 	@$(SIM) $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 

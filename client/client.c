@@ -77,6 +77,8 @@ void *cfs_thread_buf(struct cfs_thread *t)
 
 void *cfs_thread_io_buf(struct cfs_thread *t)
 {
+	if (t->ring_buf)
+		return t->ring_buf;
 	if (!t->io_buf)
 		t->io_buf = aligned_alloc(4096, CFS_IO_MAX);
 	CFS_ASSERT(t->io_buf != NULL);

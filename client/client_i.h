@@ -46,6 +46,7 @@ struct cfs_orphans;
 struct cfs_session;
 struct cfs_transport;
 struct cfs_control;
+struct cfs_rings;
 struct cfs_cmap;
 
 /* ---- threads ------------------------------------------------------------------------- */
@@ -74,6 +75,7 @@ struct cfs_thread {
 	void *io_buf;			/* CFS_IO_MAX bytes, 4096-aligned, for READ */
 	unsigned n_busy;		/* cfs_busy_end_later() */
 	uint64_t busy[CFS_BUSY_LATER];
+	void *ring_buf;			/* the same in the entry of a ring that is being served, or NULL */
 	struct cfs_node_conn nodes[CFS_NODES_MAX];
 };
 #define CFS_IO_MAX (1u << 20)
@@ -88,7 +90,8 @@ void cfs_thread_drop(struct cfs_client *c);
 /*
  * Reply sections. A worker that hands the kernel something to keep does the last check and the reply between begin and
  * end; who handles a break notes it and then calls the barrier: after it no reply that did not see the note is still on
- * its way to the kernel. Nothing in a section may block.
+ * its way to the kernel. Nothing in a section may block, nor what follows a section that answered: where the answer went back by
+ * a ring, the kernel may have given this thread its next request already.
  */
 void cfs_reply_begin(struct cfs_client *c);
 void cfs_reply_end(struct cfs_client *c);
@@ -231,6 +234,7 @@ struct cfs_client {
 	struct cfs_metrics *metrics;
 	struct cfs_tiers tiers;
 	struct cfs_pass_stats pass;
+	struct cfs_rings *rings;	/* the uring tier, NULL when it is not on */
 	pthread_mutex_t pins_lock;
 	bool any_stale;			/* atomic */
 	struct cfs_stale_opener stale[CFS_PINS_MAX];
@@ -274,6 +278,18 @@ int cfs_client_node(struct cfs_client *c, const char *addr);
 static inline enum cfs_session_state cfs_client_state(struct cfs_client *c)
 {
 	return __atomic_load_n(&c->state, __ATOMIC_ACQUIRE);
+}
+
+/* will the tier be started, or is it used? For what is negotiated with the kernel */
+static inline bool cfs_tier_ready(struct cfs_client *c, enum cfs_tier_id id)
+{
+	return __atomic_load_n(&c->tiers.t[id].state, __ATOMIC_ACQUIRE) >= CFS_TIER_READY;
+}
+
+/* is the tier used just now? */
+static inline bool cfs_tier_on(struct cfs_client *c, enum cfs_tier_id id)
+{
+	return __atomic_load_n(&c->tiers.t[id].state, __ATOMIC_ACQUIRE) == CFS_TIER_ON;
 }
 
 /* may valid bits be kept at all just now? */

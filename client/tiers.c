@@ -10,22 +10,14 @@
 #include <stdio.h>
 #include <string.h>
 
-static int no_probe(const struct cfs_tier_env *env, char *why, size_t len)
-{
-	(void)env;
-	snprintf(why, len, "not built yet");
-	return -EOPNOTSUPP;
-}
-
 const struct cfs_tier_ops cfs_tier_plain = { .gives = "kernel caches under leases, /dev/fuse" };
-static const struct cfs_tier_ops tier_uring = { .gives = "requests by io_uring, a queue per core", .probe = no_probe };
 
 static const struct {
 	const char *name;
 	const struct cfs_tier_ops *ops;
 } tiers[CFS_TIERS] = {
 	[CFS_TIER_PLAIN] = { "plain", &cfs_tier_plain },
-	[CFS_TIER_URING] = { "uring", &tier_uring },
+	[CFS_TIER_URING] = { "uring", &cfs_tier_uring },
 	[CFS_TIER_PASSTHROUGH] = { "passthrough", &cfs_tier_passthrough },
 	[CFS_TIER_BPF] = { "bpf", &cfs_tier_bpf },
 };
@@ -73,21 +65,6 @@ int cfs_tier_probe(enum cfs_tier_id id, const struct cfs_tier_env *env, char *wh
 static void set_state(struct cfs_tier *t, enum cfs_tier_state s)
 {
 	__atomic_store_n(&t->state, s, __ATOMIC_RELEASE);
-}
-
-static enum cfs_tier_state state_of(struct cfs_client *c, enum cfs_tier_id id)
-{
-	return __atomic_load_n(&c->tiers.t[id].state, __ATOMIC_ACQUIRE);
-}
-
-bool cfs_tier_ready(struct cfs_client *c, enum cfs_tier_id id)
-{
-	return state_of(c, id) >= CFS_TIER_READY;
-}
-
-bool cfs_tier_on(struct cfs_client *c, enum cfs_tier_id id)
-{
-	return state_of(c, id) == CFS_TIER_ON;
 }
 
 void cfs_tiers_init(struct cfs_client *c, const enum cfs_tier_want want[CFS_TIERS])

@@ -6,7 +6,7 @@
  * A tier is a struct cfs_tier_ops in a file of its own and one line in tiers.c. Its life: probe() on what the kernel says in its
  * INIT, before that is answered (fuse_ops.c then negotiates what ready tiers need); start() when the mount answers, on the main
  * thread; set() from the control thread, any number of times; stop() on the main thread, before the transport ends. The states
- * are under the lock; cfs_tier_ready() and cfs_tier_on() may be asked by any thread.
+ * are under the lock; cfs_tier_ready() and cfs_tier_on() (client_i.h) may be asked by any thread.
  */
 #ifndef CFS_CLIENT_TIERS_H
 #define CFS_CLIENT_TIERS_H
@@ -62,6 +62,7 @@ struct cfs_tiers {
 };
 
 extern const struct cfs_tier_ops cfs_tier_plain, cfs_tier_passthrough;
+extern const struct cfs_tier_ops cfs_tier_uring;		/* transport_ring.c */
 extern const struct cfs_tier_ops cfs_tier_bpf;		/* accel.c */
 
 const char *cfs_tier_name(enum cfs_tier_id id);
@@ -83,10 +84,5 @@ void cfs_tiers_stop(struct cfs_client *c);
 int cfs_tiers_set(struct cfs_client *c, const char *name, bool on, char *err, size_t errlen);
 /* a copy for reports */
 void cfs_tiers_get(struct cfs_client *c, enum cfs_tier_id id, struct cfs_tier *ret_tier);
-
-/* will it be started, or is it used? For what is negotiated with the kernel */
-bool cfs_tier_ready(struct cfs_client *c, enum cfs_tier_id id);
-/* is it used just now? */
-bool cfs_tier_on(struct cfs_client *c, enum cfs_tier_id id);
 
 #endif

@@ -4,16 +4,16 @@
  * former. The bytes of a request are read into the worker's buffer so that the data of a WRITE is page-aligned.
  */
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include "client/transport.h"
+#include "client/transport_i.h"
 
 #include "base/log.h"
 #include "client/client_i.h"
 #include "client/observe.h"
+#include "uapi/fuse_new.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse3/fuse_lowlevel.h>
-#include <linux/fuse.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,11 +29,11 @@
 #define BUF_HEADER	4096u		/* before the data: headers end at its end */
 #define BUF_BYTES	(BUF_HEADER + CFS_IO_MAX + 65536u)
 #define WRITE_HEADER	(sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
-#define WAKE_SIGNAL	SIGUSR2		/* interrupts a read(2) of /dev/fuse at the end */
 
-struct cfs_chan {
+/* a clone of the /dev/fuse descriptor */
+struct fd_chan {
+	struct cfs_chan base;
 	int fd;
-	unsigned refs;			/* atomic */
 };
 
 struct queued {
@@ -47,7 +47,7 @@ struct worker {
 	struct cfs_list link;
 	struct cfs_transport *t;
 	pthread_t thread;
-	struct cfs_chan *chan;
+	struct fd_chan *chan;
 	char *mem;			/* BUF_BYTES, page-aligned */
 	bool ended;
 };
@@ -78,19 +78,31 @@ void cfs_chan_put(struct cfs_chan *ch)
 {
 	if (!ch || __atomic_sub_fetch(&ch->refs, 1, __ATOMIC_ACQ_REL))
 		return;
-	close(ch->fd);
-	free(ch);
+	ch->destroy(ch);
 }
 
-static int chan_new(int fd, struct cfs_chan **ret_ch)
+static ssize_t fd_reply(struct cfs_chan *ch, struct iovec *iov, int count)
 {
-	struct cfs_chan *ch = calloc(1, sizeof(*ch));
+	return writev(cfs_container_of(ch, struct fd_chan, base)->fd, iov, count);
+}
+
+static void fd_destroy(struct cfs_chan *ch)
+{
+	struct fd_chan *f = cfs_container_of(ch, struct fd_chan, base);
+
+	close(f->fd);
+	free(f);
+}
+
+static int chan_new(int fd, struct fd_chan **ret_ch)
+{
+	struct fd_chan *ch = calloc(1, sizeof(*ch));
 	uint32_t master = (uint32_t)fd;
 	int rc = 0;
 
 	if (!ch)
 		return -ENOMEM;
-	ch->refs = 1;
+	ch->base = (struct cfs_chan){ .refs = 1, .reply = fd_reply, .destroy = fd_destroy };
 	ch->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	if (ch->fd < 0 || ioctl(ch->fd, FUSE_DEV_IOC_CLONE, &master))
 		rc = -errno;
@@ -105,6 +117,20 @@ static int chan_new(int fd, struct cfs_chan **ret_ch)
 }
 
 /* ---- what libfuse calls -------------------------------------------------------------------- */
+/* libfuse negotiates rings only to serve them itself: say yes in its place */
+static void want_uring(const struct cfs_thread *t, struct iovec *iov, int count)
+{
+	const struct fuse_in_header *in = t->in;
+	struct fuse_init_out *init;
+
+	if (!in || in->opcode != FUSE_INIT || count < 2 || !cfs_tier_ready(t->c, CFS_TIER_URING) ||
+	    iov[1].iov_len < offsetof(struct fuse_init_out, flags2) + sizeof(init->flags2))
+		return;
+	init = iov[1].iov_base;
+	init->flags |= FUSE_INIT_EXT;
+	init->flags2 |= (uint32_t)(FUSE_OVER_IO_URING >> 32);
+}
+
 /* answers go where their request came from; notifications have no request */
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
@@ -116,8 +142,9 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 		t = cfs_thread_self(c);
 		if (t->in && ((const struct fuse_in_header *)t->in)->unique == out->unique)
 			cfs_observe_done(t, out->error, out->len - sizeof(*out)); /* before anybody can know of the answer */
+		want_uring(t, iov, count);
 		if (t->chan)
-			fd = t->chan->fd;
+			return t->chan->reply(t->chan, iov, count);
 	}
 	return writev(fd, iov, count);
 }
@@ -158,19 +185,19 @@ static bool req_interrupted(struct cfs_thread *t)
 }
 
 /* ---- serving ---------------------------------------------------------------------------------- */
-static void serve(struct cfs_transport *tr, struct cfs_chan *chan, char *bytes, size_t len)
+void cfs_transport_serve(struct cfs_client *c, struct cfs_chan *chan, char *bytes, size_t len)
 {
-	struct cfs_thread *t = cfs_thread_self(tr->c);
+	struct cfs_thread *t = cfs_thread_self(c);
 	const struct fuse_in_header *in = (const void *)bytes;
 	struct fuse_buf buf = { .size = len, .mem = bytes };
 
 	if (in->opcode < CFS_FUSE_OPS_MAX)
-		cfs_count(tr->c, fuse[in->opcode]);
+		cfs_count(c, fuse[in->opcode]);
 	t->chan = chan;
 	t->in = bytes;
 	t->in_len = len;
 	cfs_observe_took(t);
-	fuse_session_process_buf(tr->c->se, &buf);
+	fuse_session_process_buf(c->se, &buf);
 	cfs_observe_done(t, 0, 0);
 	t->chan = NULL;
 	t->in = NULL;
@@ -195,7 +222,7 @@ static void overflow(struct cfs_transport *tr, struct worker *w, const char *byt
 		pthread_cond_wait(&tr->changed, &tr->lock);
 	q = malloc(sizeof(*q) + len);
 	CFS_ASSERT(q != NULL);
-	q->chan = cfs_chan_get(w->chan);
+	q->chan = cfs_chan_get(&w->chan->base);
 	q->len = len;
 	memcpy(q->bytes, bytes, len);
 	cfs_list_add_tail(&tr->overflow, &q->link);
@@ -215,7 +242,7 @@ static void serve_overflow(struct cfs_transport *tr)
 		tr->overflow_bytes -= q->len;
 		pthread_cond_broadcast(&tr->changed);
 		pthread_mutex_unlock(&tr->lock);
-		serve(tr, q->chan, q->bytes, q->len);
+		cfs_transport_serve(tr->c, q->chan, q->bytes, q->len);
 		cfs_chan_put(q->chan);
 		free(q);
 		pthread_mutex_lock(&tr->lock);
@@ -229,7 +256,7 @@ static bool handle(struct cfs_transport *tr, struct worker *w, char *bytes, size
 	bool stay = true;
 
 	if (is_quick(bytes)) {
-		serve(tr, w->chan, bytes, len);
+		cfs_transport_serve(tr->c, &w->chan->base, bytes, len);
 		return true;
 	}
 	pthread_mutex_lock(&tr->lock);
@@ -242,7 +269,7 @@ static bool handle(struct cfs_transport *tr, struct worker *w, char *bytes, size
 	}
 	tr->readers--;
 	pthread_mutex_unlock(&tr->lock);
-	serve(tr, w->chan, bytes, len);
+	cfs_transport_serve(tr->c, &w->chan->base, bytes, len);
 	pthread_mutex_lock(&tr->lock);
 	serve_overflow(tr);
 	clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -296,7 +323,8 @@ static void *worker_main(void *arg)
 
 static void worker_free(struct worker *w)
 {
-	cfs_chan_put(w->chan);
+	if (w->chan)
+		cfs_chan_put(&w->chan->base);
 	free(w->mem);
 	free(w);
 }
@@ -364,7 +392,7 @@ int cfs_transport_create(struct cfs_client *c, unsigned workers_max, struct cfs_
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&t->changed, &attr);
 	pthread_condattr_destroy(&attr);
-	sigaction(WAKE_SIGNAL, &sa, NULL);
+	sigaction(CFS_WAKE_SIGNAL, &sa, NULL);
 	t->end_fd = eventfd(0, EFD_CLOEXEC);
 	rc = t->end_fd < 0 ? -errno : fuse_session_custom_io(c->se, &io, sizeof(io), t->fd);
 	if (rc) {
@@ -418,7 +446,7 @@ void cfs_transport_destroy(struct cfs_transport *t)
 			struct worker *w = cfs_list_entry(pos, struct worker, link);
 
 			if (!w->ended)
-				pthread_kill(w->thread, WAKE_SIGNAL);
+				pthread_kill(w->thread, CFS_WAKE_SIGNAL);
 		}
 		pthread_mutex_unlock(&t->lock);
 		if (all)
