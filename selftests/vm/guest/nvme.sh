@@ -42,6 +42,9 @@ for name in n512 n4k; do
 done
 try "completions polled for" "$T_PROGS/devcheck" io nvme:serial.n4k.1 5 iopoll
 try "submissions taken by a kernel thread" "$T_PROGS/devcheck" io nvme:serial.n4k.1 6 sqpoll
+like "$(claudefs device ls nvme:serial.nzns.1)" '64 x 16 MiB .*empty' "device ls: zones"
+try "a store on zones" "$T_PROGS/devcheck" store nvme:serial.nzns.1 8
+like "$(claudefs format nvme:serial.nzns.1 2>&1)" 'holds ClaudeFS target|zones with data' "format refuses zones in use"
 try "the block device of the same drive, with RWF_ATOMIC" "$T_PROGS/devcheck" store "$large" 7
 
 # ---- a drive with a bad place (reads at 20 MiB fail)
