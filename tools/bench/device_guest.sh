@@ -12,6 +12,13 @@ if [ "$1" = counts ]; then
 	echo "instructions of the server's process, user and kernel, one at a time:"
 	"$T_PROGS/devcheck" cost "$name"
 	"$T_PROGS/devcheck" cost "$block"
+	"$T_BIN/claudefs" device bench --json --seconds 0.1 "$name" >bench.json
+	python3 - <<-'END'
+		import json
+		print(f"{'instructions of a request':36} {'back end':>9} {'bare':>9} {'block device':>13}")
+		for l in json.load(open("bench.json"))["loads"]:
+		    print(f"{l['load']:36}", *(f"{l[w]['cpu_ns']:{n}.0f}" for w, n in (("backend", 9), ("bare", 9), ("block", 13))))
+	END
 	exit
 fi
 
@@ -37,8 +44,8 @@ for ((i = 0; i < $2; i++)); do
 		loads = json.load(open("bench.json"))["loads"]
 		f = [float(x) for x in sys.argv[1:]]
 		for load, cmd, block in (loads[1], f[0], f[1]), (loads[2], f[2], f[3]):
-			own = load["backend"]["per_second"]
-			print(load["load"], own, own / cmd, own / block, own / load["bare"]["per_second"], sep="\t")
+		    own = load["backend"]["per_second"]
+		    print(load["load"], own, own / cmd, own / block, own / load["bare"]["per_second"], sep="\t")
 	END
 done
 python3 - <<-'END'
@@ -46,6 +53,6 @@ python3 - <<-'END'
 	rows = [l.rstrip("\n").split("\t") for l in open("rounds")]
 	print(f"{'medians of the rounds':36} {'requests/s':>11} {'/fio cmd fixed':>15} {'/fio block':>11} {'/bare':>7}")
 	for load in dict.fromkeys(r[0] for r in rows):
-		m = [statistics.median(float(r[i]) for r in rows if r[0] == load) for i in range(1, 5)]
-		print(f"{load:36} {m[0]:11.0f} {m[1]:15.2f} {m[2]:11.2f} {m[3]:7.2f}")
+	    m = [statistics.median(float(r[i]) for r in rows if r[0] == load) for i in range(1, 5)]
+	    print(f"{load:36} {m[0]:11.0f} {m[1]:15.2f} {m[2]:11.2f} {m[3]:7.2f}")
 END
