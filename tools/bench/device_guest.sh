@@ -29,7 +29,7 @@ job() { # NAME ENGINE FILE OPTIONS...
 	printf '%s\n' "$@" '[x]' >>"$1"
 }
 iops() { fio --output-format=terse --terse-version=3 "$1" | cut -d';' -f8; }
-# fio's own checks: registered buffers and files in both; io_uring_cmd reads bytes by NVMe commands
+# fio reads the same bytes by NVMe commands from registered buffers, and through the block device
 for load in "random bs=4k iodepth=32 rw=randread" "sequential bs=128k iodepth=16 rw=read"; do
 	read -r what options <<<"$load"
 	# shellcheck disable=SC2086 # one option a word
