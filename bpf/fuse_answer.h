@@ -23,7 +23,7 @@
  */
 #define CFS_ENOENT	2
 #define CFS_ENODATA	61
-#define CFS_BLKSIZE	131072u		/* st_blksize, as the daemon says */
+#define CFS_BLKSIZE	1048576u		/* st_blksize, as the daemon says */
 #define CFS_TRIES	2		/* once more after the gate was written */
 #define CFS_STATX_BASIC	0xfffu		/* STATX_BASIC_STATS | STATX_BTIME */
 

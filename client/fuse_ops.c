@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "client/notify.h"
 
-#define BLKSIZE		131072		/* st_blksize: what programs may take as a good size for I/O */
+#define BLKSIZE		CFS_IO_MAX	/* st_blksize: what programs take as a good size for I/O: one request (bpf/fuse_answer.h says it, too) */
 
 /* ---- errors and requests ------------------------------------------------------------------ */
 int cfs_op_errno(int rc)

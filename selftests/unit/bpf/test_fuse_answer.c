@@ -248,7 +248,7 @@ static void check_attr(const struct fuse_attr *a)
 	assert_int_equal(a->nlink, 1);
 	assert_int_equal(a->uid, 1000);
 	assert_int_equal(a->gid, 100);
-	assert_int_equal(a->blksize, 131072);
+	assert_int_equal(a->blksize, 1048576);
 }
 
 static void test_answers(void **state)
