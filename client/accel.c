@@ -372,6 +372,8 @@ static void tier_stat(struct cfs_client *c, cfs_tier_put_fn put, void *arg)
 	put(arg, "dropped", ms.dropped);
 	put(arg, "withheld", ms.withheld);
 	put(arg, "failed", ms.failed);
+	put(arg, "prefetched_dirs", __atomic_load_n(&c->n.prefetched_dirs, __ATOMIC_RELAXED));
+	put(arg, "prefetched_entries", __atomic_load_n(&c->n.prefetched_entries, __ATOMIC_RELAXED));
 }
 
 #else	/* built without BPF */

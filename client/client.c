@@ -6,6 +6,7 @@
 
 #include "claudefs/bpf_shared.h"
 #include "client/accel.h"
+#include "client/prefetch.h"
 
 #include "base/hash.h"
 #include "base/log.h"
@@ -416,6 +417,7 @@ void cfs_client_destroy(struct cfs_client *c)
 	cfs_inodes_destroy(c->inodes);
 	cfs_opstat_destroy(c->opstat);
 	cfs_dcache_destroy(c->dcache);
+	cfs_prefetch_destroy(c->prefetch);
 	cfs_accel_destroy(c);
 	cfs_gate_destroy(c->gate, c->gate_fd);
 	cfs_client_map_free(c);

@@ -43,6 +43,7 @@ struct cfs_jobs;
 struct cfs_notify;
 struct cfs_locks;
 struct cfs_orphans;
+struct cfs_prefetch;
 struct cfs_session;
 struct cfs_transport;
 struct cfs_control;
@@ -157,6 +158,7 @@ struct cfs_client_counters {
 	uint64_t dc_lookup, dc_negative, dc_getattr, dc_xattr;	/* answered without a request */
 	uint64_t breaks, break_items, asks, reconnects, retries, parked, sessions_lost, reclaims;
 	uint64_t inval_entry, inval_inode, inc_epoch, inval_late, grown;
+	uint64_t prefetched_dirs, prefetched_entries;
 };
 #define cfs_count(c, field) __atomic_add_fetch(&(c)->n.field, 1, __ATOMIC_RELAXED)
 
@@ -212,6 +214,7 @@ struct cfs_client {
 	struct cfs_bpf_gate *gate;	/* atomic members: mutations under way, and until when the kernel may keep what */
 	int gate_fd;			/* of the map that it is, or -1 */
 	struct cfs_accel *accel;	/* atomic; NULL: the BPF maps are not filled */
+	struct cfs_prefetch *prefetch;	/* atomic; NULL: directories are not fetched whole */
 	uint64_t kernel_pages[CFS_KERNEL_PAGES]; /* atomic bits, by hash of inode: it was given pages, ever */
 	struct {
 		uint64_t key, ino;

@@ -7,6 +7,7 @@
  * entry of a buffered reply allows to keep is checked when it is handed out: it may be a while later.
  */
 #include "client/fuse_ops_i.h"
+#include "client/prefetch.h"
 
 #include "base/log.h"
 
@@ -65,6 +66,7 @@ void cfs_fuse_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	pthread_mutex_unlock(&fh->i->lock);
 	fi->fh = (uintptr_t)fh;
 	cfs_fh_list(op.c, fh);
+	cfs_prefetch_want(__atomic_load_n(&op.c->prefetch, __ATOMIC_ACQUIRE), ino, true);
 	op.t->req = NULL;
 	fuse_reply_open(req, fi);
 }
@@ -136,21 +138,20 @@ static int fetch(struct cfs_op *op, uint64_t dir, struct cfs_dirbuf *b, uint64_t
 	return 0;
 }
 
-/* the next entry; false: malformed */
-static bool take_entry(struct cfs_dirbuf *b, struct cfs_dirent *de, struct cfs_attr *attr, char *name)
+bool cfs_dirent_take(struct cfs_cursor *cur, bool plus, uint64_t after, struct cfs_dirent *de, struct cfs_attr *attr, char *name)
 {
 	uint32_t len;
 	const char *p;
 	size_t pad;
 
-	cfs_take_struct(&b->cur, de);
-	if (b->plus)
-		cfs_take_struct(&b->cur, attr);
+	cfs_take_struct(cur, de);
+	if (plus)
+		cfs_take_struct(cur, attr);
 	len = cfs_le16_to_cpu(de->name_len);
-	p = cfs_take(&b->cur, len, "name");
-	pad = -(sizeof(*de) + (b->plus ? sizeof(*attr) : 0) + len) & 7;
-	cfs_take(&b->cur, cfs_min(pad, b->cur.left), "padding");
-	if (!p || cfs_cursor_ok(&b->cur) || cfs_name_check(p, len, false) || cfs_le64_to_cpu(de->cookie) <= b->at)
+	p = cfs_take(cur, len, "name");
+	pad = -(sizeof(*de) + (plus ? sizeof(*attr) : 0) + len) & 7;
+	cfs_take(cur, cfs_min(pad, cur->left), "padding");
+	if (!p || cfs_cursor_ok(cur) || cfs_name_check(p, len, false) || cfs_le64_to_cpu(de->cookie) <= after)
 		return false;
 	memcpy(name, p, len);
 	name[len] = 0;
@@ -210,7 +211,7 @@ static int hand_out(struct cfs_client *c, struct listing *l, uint64_t dir, struc
 		struct cfs_dirent de;
 		bool fits;
 
-		if (!take_entry(b, &de, &attr, name))
+		if (!cfs_dirent_take(&b->cur, b->plus, b->at, &de, &attr, name))
 			return -EPROTO;
 		if (l->plus)
 			fits = add_plus(c, l, dir, name, &de, &attr, b->since, &ttl);

@@ -6,6 +6,7 @@
  * here, so that older replies that are still on their way to their workers do not bring the old state back.
  */
 #include "client/fuse_ops_i.h"
+#include "client/prefetch.h"
 #include "client/notify.h"
 
 #include "base/log.h"
@@ -71,6 +72,7 @@ void cfs_fuse_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	if (done)
 		return;
+	cfs_prefetch_want(__atomic_load_n(&c->prefetch, __ATOMIC_ACQUIRE), parent, false);
 	body.name_len = cfs_cpu_to_le32((uint32_t)len);
 	r.more[0] = (struct iovec){ (void *)(uintptr_t)name, len };
 	for (unsigned tries = 0; tries < PIN_TRIES; tries++) {

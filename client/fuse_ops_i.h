@@ -36,6 +36,8 @@ static inline struct cfs_fh *cfs_fh_of(const struct fuse_file_info *fi)
 void cfs_fh_list(struct cfs_client *c, struct cfs_fh *fh);
 void cfs_fh_unlist(struct cfs_client *c, struct cfs_fh *fh);
 void cfs_dirbuf_free(struct cfs_dirbuf *b);
+/* the next entry of a READDIR reply, whose cookie must lie behind `after`; name: CFS_NAME_MAX + 1 bytes. false: malformed */
+bool cfs_dirent_take(struct cfs_cursor *cur, bool plus, uint64_t after, struct cfs_dirent *de, struct cfs_attr *attr, char *name);
 
 /* one operation */
 struct cfs_op {

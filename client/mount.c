@@ -10,12 +10,14 @@
 
 #include "base/log.h"
 #include "client/accel.h"
+#include "client/bpf_maps.h"
 #include "client/client_i.h"
 #include "client/control.h"
 #include "client/fuse_ops.h"
 #include "client/fuse_fh.h"
 #include "client/metrics.h"
 #include "client/notify.h"
+#include "client/prefetch.h"
 #include "client/observe.h"
 #include "client/transport.h"
 
@@ -129,6 +131,19 @@ static void changing(void *arg, uint64_t ino, bool begin)
 		cfs_busy_begin(arg, ino);
 	else
 		cfs_busy_end(arg, ino);
+}
+
+static void fill_maps(struct cfs_client *c)
+{
+	struct cfs_prefetch *p = NULL;
+	int rc = cfs_accel_fill(c);
+
+	/* a directory that would push everything else out of the maps is not worth fetching */
+	if (!rc)
+		rc = cfs_prefetch_create(c, cfs_bpf_maps_max_entries(c->bpf_maps, CFS_BPF_NAMES) / 2, &p);
+	__atomic_store_n(&c->prefetch, p, __ATOMIC_RELEASE);
+	if (rc)
+		cfs_warn("BPF: the maps cannot be filled: %s", strerror(-rc));
 }
 
 static int make_cachedir(struct mounted *m)
@@ -350,8 +365,8 @@ static int set_up(struct mounted *m)
 	if (!rc)
 		cfs_observe_start(m->c, m->o);
 	/* people may want to see what could be answered where nothing can answer */
-	if (!rc && m->c->bpf_maps && (cfs_tier_ready(m->c, CFS_TIER_BPF) || m->o->bpf_mem) && cfs_accel_fill(m->c))
-		cfs_warn("BPF: the maps cannot be filled");
+	if (!rc && m->c->bpf_maps && (cfs_tier_ready(m->c, CFS_TIER_BPF) || m->o->bpf_mem))
+		fill_maps(m->c);
 	if (!rc)
 		rc = cfs_tiers_start(m->c, m->err, sizeof(m->err));
 	if (rc)

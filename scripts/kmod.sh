@@ -1,15 +1,21 @@
 #!/bin/bash
-# kmod.sh: builds bpf/kmod for each kernel in build/kmod/kernels, in the root that kmod-root.sh made:
-# build/kmod/KERNEL/claudefs_fuse.ko. SIGN_KEY= and SIGN_CERT=, PEM files, sign the modules.
+# kmod.sh [KERNEL]: builds bpf/kmod for each kernel in build/kmod/kernels, or this one, in the root that kmod-root.sh
+# makes: build/kmod/KERNEL/claudefs_fuse.ko. SIGN_KEY= and SIGN_CERT=, PEM files, sign the modules.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/kmod-root.sh
+want=${1-}
+if [ -z "$want" ]; then
+	scripts/kmod-root.sh
+elif ! grep -qxF "$want" build/kmod/kernels 2>/dev/null; then # a new one, or an old one that somebody still boots
+	scripts/kmod-root.sh 6.12. "$want"
+fi
 root=$PWD/build/kmod/root
 sources=(bpf/kmod/claudefs_fuse.c bpf/kmod/claudefs_fuse.h bpf/kmod/layout.c bpf/kmod/Makefile)
 sum=$(cat "${sources[@]}" scripts/kmod.sh build/kmod/stamp ${SIGN_KEY:+"$SIGN_KEY" "$SIGN_CERT"} | sha256sum)
 exec 9>build/kmod/lock
 flock -w 900 9 || { echo "kmod: another build has held build/kmod/lock for 15 minutes: gave up" >&2; exit 1; }
 while read -r kernel; do
+	[ -z "$want" ] || [ "$kernel" = "$want" ] || continue
 	out=build/kmod/$kernel
 	[ "$(cat "$out/stamp" 2>/dev/null)" != "$sum" ] || continue
 	src=/src/$kernel
