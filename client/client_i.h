@@ -155,7 +155,7 @@ struct cfs_client_opts {
 struct cfs_client_counters {
 	uint64_t fuse[CFS_FUSE_OPS_MAX];
 	uint64_t rpc[CFS_RPC_OPS_MAX];
-	uint64_t dc_lookup, dc_negative, dc_getattr, dc_xattr;	/* answered without a request */
+	uint64_t dc_lookup, dc_negative, dc_getattr, dc_setattr, dc_xattr;	/* answered without a request */
 	uint64_t breaks, break_items, asks, reconnects, retries, parked, sessions_lost, reclaims;
 	uint64_t inval_entry, inval_inode, inc_epoch, inval_late, grown;
 	uint64_t prefetched_dirs, prefetched_entries;

@@ -98,6 +98,13 @@ void cfs_data_changed(struct cfs_data *d, uint64_t off, uint64_t len, const stru
  * flushed. mode_set: the mode too (a pending kill_priv is over). No flush is needed before such a SETATTR.
  */
 void cfs_data_setattr_done(struct cfs_data *d, const struct cfs_attr *attr, bool mode_set);
+/**
+ * cfs_data_set_times() - an exclusive holder's own change of times that goes with the COMMIT of what was written here.
+ * @mtime: or NULL, when only ctime becomes now
+ * Return: false: nothing is to be committed, a write has ended suid, or the lease is on its way out: ask the server. Blocks for no
+ * request.
+ */
+bool cfs_data_set_times(struct cfs_data *d, const struct cfs_time *mtime);
 /* an exclusive holder's own truth (size, times, blocks, killed suid) on top of the server's attributes; true if it
  * changed them. Blocks for no request. Also the answer to CB_ASK */
 bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr);

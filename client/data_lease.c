@@ -517,6 +517,24 @@ bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr)
 	return changed;
 }
 
+bool cfs_data_set_times(struct cfs_data *d, const struct cfs_time *mtime)
+{
+	bool ok;
+
+	pthread_mutex_lock(&d->lock);
+	/* meta_dirty: a COMMIT is still to be made, whether or not one is on its way */
+	ok = d->lease == CFS_LEASE_EXCL && d->meta_dirty && !d->kill_priv && !d->pass && !d->recalling && !d->gone &&
+	     !d->truncating;
+	if (ok) {
+		d->ctime = cfs_data_time();
+		if (mtime)
+			d->mtime = *mtime;
+		d->times_known = true;
+	}
+	pthread_mutex_unlock(&d->lock);
+	return ok;
+}
+
 void cfs_data_setattr_done(struct cfs_data *d, const struct cfs_attr *attr, bool mode_set)
 {
 	pthread_mutex_lock(&d->lock);

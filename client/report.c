@@ -63,6 +63,7 @@ static json_t *cache_state(struct cfs_client *c)
 	put(o, "lookups_answered", c->n.dc_lookup);
 	put(o, "absent_answered", c->n.dc_negative);
 	put(o, "getattrs_answered", c->n.dc_getattr);
+	put(o, "setattrs_answered", c->n.dc_setattr);
 	put(o, "xattrs_answered", c->n.dc_xattr);
 	return o;
 }
