@@ -29,6 +29,7 @@
 #define CFS_FUSE_OPS_MAX	64u		/* opcodes counted */
 #define CFS_RPC_OPS_MAX		128u
 #define CFS_KERNEL_PAGES	16384u	/* words of 64 inodes */
+#define CFS_ATTR_TOLD	4096u
 #define CFS_HINTS		4096u	/* names whose last known inode is remembered, right or wrong */
 #define CFS_BUSY_DIRS		1024u		/* counters of inodes that are losing a name, by hash */
 #define CFS_BUSY_LATER		8u		/* directories and inodes that one operation changes */
@@ -198,6 +199,7 @@ struct cfs_client {
 
 	struct cfs_slots slots;
 	uint64_t parked;		/* atomic: requests given up whose outcome is not known: nothing is kept meanwhile */
+	uint64_t attr_told[CFS_ATTR_TOLD]; /* atomic, by hash of inode: when the kernel was last given attributes to keep */
 	bool no_keeping;		/* atomic: nothing is until the next session */
 	uint32_t returning;		/* atomic: LEASE_RETURNs under way: nor now */
 	uint64_t oid_seq;		/* atomic */

@@ -22,6 +22,8 @@
 #define NOTIFIERS_MAX	16u
 #define QUEUED_MAX	4096u
 #define ENTRY_PATIENCE_MS 100u
+#define FRESH_NS	100000000ull	/* from an answer to the kernel's having it, on a busy machine */
+#define FRESH_NAP_NS	200000
 
 struct note_job {
 	struct cfs_list link;
@@ -64,8 +66,14 @@ static void raise_until(uint64_t *p, uint64_t until_ns)
 		;
 }
 
+static uint64_t *attr_told(struct cfs_client *c, uint64_t ino)
+{
+	return &c->attr_told[cfs_bpf_hash(ino) % CFS_ATTR_TOLD];
+}
+
 void cfs_kernel_has_attr(struct cfs_client *c, const struct cfs_attr *attr, uint64_t until_ns)
 {
+	__atomic_store_n(attr_told(c, cfs_attr_ino(attr)), cfs_boot_ns(), __ATOMIC_SEQ_CST);
 	raise_until(attr_until(c, cfs_attr_ino(attr)), until_ns);
 	raise_until(&c->gate->home_until[cfs_bpf_hash(cfs_attr_governor(attr)) % CFS_BPF_BUSY], until_ns);
 }
@@ -251,11 +259,23 @@ void cfs_notify_entry(struct cfs_client *c, uint64_t dir, const char *name, size
 
 void cfs_notify_attr(struct cfs_client *c, uint64_t ino)
 {
+	uint64_t told;
+	int rc;
+
 	/* a little more than the kernel's timeout, which began when it got the answer */
 	if (!c->se || __atomic_load_n(attr_until(c, ino), __ATOMIC_SEQ_CST) + CFS_NSEC_PER_SEC < cfs_boot_ns())
 		return;
 	cfs_count(c, inval_inode);
-	check("attributes", fuse_lowlevel_notify_inval_inode(c->se, ino, -1, 0));
+	/*
+	 * An inode that the kernel meets for the first time is there only when who looked it up runs again; until then it can be
+	 * told nothing of it (ENOENT), and would keep the attributes of the answer that is on its way.
+	 */
+	do {
+		rc = fuse_lowlevel_notify_inval_inode(c->se, ino, -1, 0);
+		told = __atomic_load_n(attr_told(c, ino), __ATOMIC_SEQ_CST);
+	} while (rc == -ENOENT && cfs_boot_ns() - told < FRESH_NS &&
+		 !nanosleep(&(struct timespec){ .tv_nsec = FRESH_NAP_NS }, NULL));
+	check("attributes", rc);
 }
 
 /*

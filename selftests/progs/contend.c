@@ -309,6 +309,47 @@ CHECK(replaced_open, "nor does their open(2) ever fail")
 	IS(shared->turn, 0);
 }
 
+/* the kernel learns of an inode for the first time just as its attributes change */
+static void change_fresh(unsigned id, int side)
+{
+	struct stat st;
+
+	if (id == 0) {
+		double end = now_s() + seconds;
+
+		for (unsigned v = 1; now_s() < end && v < 100000; v++) {
+			OK(mkfifo(at(side, "p%u", v), 0600));
+			shared->started = v;
+			usleep(v % 16 * 40);
+			OK(chmod(at(side, "p%u", v), 0640));
+			shared->acked = v;
+			usleep(200);
+			OK(unlink(at(side, "p%u", v)));
+		}
+		shared->stop = true;
+		return;
+	}
+	for (unsigned long long seen = 0; !shared->stop;) {
+		unsigned long long v = shared->started;
+
+		if (v == seen)
+			continue;
+		seen = v;
+		stat(at(side, "p%llu", v), &st);
+		while (shared->acked < v && !shared->stop)
+			;
+		if (stat(at(side, "p%llu", v), &st) == 0 && (st.st_mode & 07777) != 0640)
+			die("side %d: p%llu has mode %o after chmod", side, v, st.st_mode & 07777);
+		shared->ops++;
+	}
+}
+
+CHECK(fresh_, "one makes inodes and changes them at once: who looks after the change never sees what was before")
+{
+	everybody(change_fresh);
+	printf("# %llu made, %llu looks\n", (unsigned long long)shared->acked, (unsigned long long)shared->ops);
+}
+
 static void name_versions(unsigned id, int side)
 {
 	struct stat st;
