@@ -197,12 +197,12 @@ void cfs_fuse_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (fi->flags & O_TRUNC)
 		cfs_inode_told_size(fh->i, 0);
 	cfs_debug("opened inode %llx", (unsigned long long)ino);
+	cfs_pin_opened(op.c, pid);	/* before the reply: after it the process may already need another */
 	op.t->req = NULL;
 	if (fuse_reply_open(req, fi)) { /* interrupted: no RELEASE will come */
 		cfs_data_release(fh->i->data, fi->flags);
 		fh_free(op.c, fh);
 	}
-	cfs_pin_opened(op.c, pid);
 }
 
 /* a file that was just made, with the lease that came along */

@@ -324,8 +324,14 @@ static void lost_name(struct cfs_client *c, const struct cfs_attr *attr, uint32_
 		      struct after *after)
 {
 	changed_inode(c, attr, valid, since, after);
-	if (orphan && !cfs_inode_set_orphan(c, cfs_attr_ino(attr)))
+	if (!orphan)
+		return;
+	/* our hint may have spoken of another inode: who opens this one from now on waits until it is released */
+	cfs_victim_begin(c, cfs_attr_ino(attr));
+	if (!cfs_inode_set_orphan(c, cfs_attr_ino(attr)))
 		after->release = cfs_attr_ino(attr);
+	else
+		cfs_victim_end(c, cfs_attr_ino(attr));
 }
 
 /* before the reply: an answer to who asks for these attributes after it must not be thrown away by this (notify.h) */
@@ -337,8 +343,10 @@ static void forget_stale(struct cfs_client *c, const struct after *after)
 
 static void finish_after(struct cfs_client *c, const struct after *after)
 {
-	if (after->release)
-		cfs_op_release_orphan(c, after->release, false);
+	if (!after->release)
+		return;
+	cfs_op_release_orphan(c, after->release, false);
+	cfs_victim_end(c, after->release);
 }
 
 /*
