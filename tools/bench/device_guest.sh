@@ -22,11 +22,11 @@ if [ "$1" = counts ]; then
 	exit
 fi
 
-job() { # NAME ENGINE FILE OPTIONS...
-	local engine=$2 file=$3
-	printf '[global]\nioengine=%s\nfilename=%s\nthread\ntime_based\nruntime=%s\nsize=512m\nrandrepeat=1\n' "$engine" "$file" "$seconds" >"$1"
-	shift 3
-	printf '%s\n' "$@" '[x]' >>"$1"
+job() { # NAME ENGINE FILE OPTION...: a job file of fio's
+	{
+		printf '[x]\nioengine=%s\nfilename=%s\nthread\ntime_based\nruntime=%s\nsize=512m\n' "$2" "$3" "$seconds"
+		printf '%s\n' "${@:4}"
+	} >"$1"
 }
 iops() { fio --output-format=terse --terse-version=3 "$1" | cut -d';' -f8; }
 # fio reads the same bytes by NVMe commands from registered buffers, and through the block device
