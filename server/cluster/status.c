@@ -105,20 +105,38 @@ static json_t *device_json(const struct cfs_dev *dev)
 			 "retries", I(st->retries), "reset_waits", I(st->reset_waits), "errors", I(st->errors));
 }
 
+/* null: the target has none */
+static json_t *zones_json(const struct cfs_store_stat *s)
+{
+	if (!s->zone_bytes)
+		return json_null();
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "bytes", I(s->zone_bytes), "active",
+			 I(s->zones_active), "active_max", I(s->zones_active_max), "resets",
+			 I(s->zone_resets), "failed", I(s->zones_failed), "retired",
+			 I(s->zones_retired));
+}
+
 static json_t *target_json(const struct node_target *t)
 {
 	struct cfs_store_stat s;
 
 	cfs_store_stat(t->store, &s);
 	return json_pack(
-		"{s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "id",
+		"{s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+		"s:I, s:I, s:f, s:o, s:o}",
+		"id",
 		I(t->id), "path", text_json(t->path), "total_bytes", I(s.total_bytes), "free_bytes",
 		I(s.free_bytes), "live_bytes", I(s.live_bytes), "dead_bytes", I(s.dead_bytes),
 		"objects", I(s.objects), "index_bytes", I(s.index_bytes), "segments", I(s.segments),
 		"segments_free", I(s.segments_free), "cleaned_segments", I(s.cleaned_segments),
 		"user_written_bytes", I(s.bytes_written_user), "written_bytes",
 		I(s.bytes_written_total), "checksum_errors", I(s.checksum_errors), "open_ms",
-		I(s.open_ns / CFS_NSEC_PER_MSEC));
+		I(s.open_ns / CFS_NSEC_PER_MSEC), "journal_written_bytes",
+		I(s.bytes_written_journal), "moved_bytes", I(s.bytes_moved),
+		"write_amplification", cfs_store_amplification(&s), "atomic",
+		json_pack("{s:I, s:I, s:b}", "journal_bytes", I(s.journal_atomic_bytes),
+			  "journal_records", I(s.journal_atomic_records), "votes", s.vote_atomic),
+		"zones", zones_json(&s));
 }
 
 static json_t *map_json(const struct cfs_node *n)

@@ -271,6 +271,7 @@ static void copies_landed(struct cfs_batch *b, int err)
 		give_up(st, ERROR_NS);
 		return;
 	}
+	st->bytes_moved += (uint64_t)b->blocks * BLK;
 	c->last_bytes = c->buf_used;
 	c->state = CFS_CL_COPY;
 	next_step(st);

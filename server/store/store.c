@@ -258,9 +258,22 @@ void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
 	ret->segments_free = st->n_free;
 	ret->bytes_written_user = st->bytes_user;
 	ret->bytes_written_total = st->bytes_total;
+	ret->bytes_written_journal = st->bytes_journal;
+	ret->bytes_moved = st->bytes_moved;
 	ret->cleaned_segments = st->cleaned;
 	ret->checksum_errors = st->checksum_errors;
 	ret->open_ns = st->open_ns;
+	ret->journal_atomic_bytes = st->dev->info.atomic_unit;
+	ret->journal_atomic_records = st->atomic_records;
+	ret->vote_atomic = cfs_vote_is_atomic(st);
+	if (!st->zoned)
+		return;
+	ret->zone_bytes = st->seg_stride;
+	ret->zone_resets = st->zone_resets;
+	ret->zones_active = st->n_active;
+	ret->zones_active_max = st->max_active == UINT32_MAX ? 0 : st->max_active;
+	ret->zones_failed = (uint32_t)st->zones_failed;
+	ret->zones_retired = cfs_le32_to_cpu(st->sb.n_retired);
 }
 
 int cfs_store_list(struct cfs_store *st, uint64_t *cursor, struct cfs_oid *oids, uint32_t *lens,

@@ -68,11 +68,30 @@ struct cfs_store_stat {
 	uint64_t objects;
 	uint64_t index_bytes;		/* RAM of the object index */
 	uint64_t segments, segments_free;
-	uint64_t bytes_written_user, bytes_written_total;	/* write amplification */
+	/*
+	 * Bytes: of objects as callers wrote them; all that went to the device; of that, journals, and what cleaning
+	 * moved. Write amplification of the data is (total - journal) / user: see cfs_store_amplification().
+	 */
+	uint64_t bytes_written_user, bytes_written_total, bytes_written_journal, bytes_moved;
 	uint64_t cleaned_segments;
 	uint64_t checksum_errors;
 	uint64_t open_ns;		/* how long opening took */
+	/* what is atomic at a power cut: bytes that one journal write may have for it, 0: none; both copies of a vote */
+	uint32_t journal_atomic_bytes;
+	uint64_t journal_atomic_records;	/* written so */
+	bool vote_atomic;
+	/* of a zoned target, else 0 */
+	uint64_t zone_bytes, zone_resets;
+	uint32_t zones_active, zones_active_max;	/* max 0: no limit */
+	uint32_t zones_failed, zones_retired;		/* read-only or offline; of those, empty and given up */
 };
+
+static inline double cfs_store_amplification(const struct cfs_store_stat *s)
+{
+	return s->bytes_written_user ? (double)(s->bytes_written_total - s->bytes_written_journal) /
+					       (double)s->bytes_written_user :
+				       0;
+}
 void cfs_store_stat(struct cfs_store *store, struct cfs_store_stat *ret_stat);
 
 /* ---- objects ---------------------------------------------------------------------------- */

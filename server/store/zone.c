@@ -92,6 +92,8 @@ static void zone_died(struct cfs_store *st, uint32_t seg, enum cfs_zone_state st
 		return;
 	s->flags |= CFS_SF_DEAD;
 	st->zones_failed++;
+	if (s->state == CFS_SS_BAD)
+		return; /* retired: no news */
 	cfs_err("store: zone %u (segment %u, device offset %llu) is %s now: %s", seg + CFS_DISK_ROOT_ZONES,
 		seg, (unsigned long long)cfs_seg_off(st, seg, 0),
 		state == CFS_ZONE_READONLY ? "read-only" : "offline",
@@ -119,6 +121,12 @@ int cfs_zones_load(struct cfs_store *st)
 	struct cfs_zone *z = calloc(REPORT_ZONES, sizeof(*z));
 	int rc = z ? 0 : -ENOMEM;
 
+	for (uint32_t i = 0; i < cfs_le32_to_cpu(st->sb.n_retired); i++) {
+		uint32_t seg = cfs_le32_to_cpu(st->sb.retired[i]);
+
+		if (seg < st->n_segs)
+			st->segs[seg].state = CFS_SS_BAD;
+	}
 	for (uint32_t i = 0; i < st->n_segs && rc >= 0;) {
 		rc = st->dev->ops->zone_report(st->dev, cfs_seg_off(st, i, 0), z,
 					       cfs_min(REPORT_ZONES, st->n_segs - i));
@@ -131,12 +139,6 @@ int cfs_zones_load(struct cfs_store *st)
 			if (z[k].state == CFS_ZONE_OFFLINE)
 				st->segs[i].end = 0;
 		}
-	}
-	for (uint32_t i = 0; i < cfs_le32_to_cpu(st->sb.n_retired); i++) {
-		uint32_t seg = cfs_le32_to_cpu(st->sb.retired[i]);
-
-		if (seg < st->n_segs)
-			st->segs[seg].state = CFS_SS_BAD;
 	}
 	free(z);
 	return rc < 0 ? rc : 0;
