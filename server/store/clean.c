@@ -62,20 +62,27 @@ void cfs_clean_exit(struct cfs_store *st)
 
 static bool urgent(const struct cfs_store *st)
 {
-	return st->want_space || st->n_free <= st->reserve + cfs_max(2u, st->n_segs / 32);
+	return st->want_space || st->n_free <= st->reserve + 2;
 }
 
-/* the most dead space wins, if it is worth the copying; UINT32_MAX: none */
+/*
+ * Who gains most for least: dead space over what must be copied for it, and the longer a segment has been left
+ * alone the sooner, for what is still alive in an old one will live on, while a young one empties by itself
+ * (cost-benefit of the log-structured file system, Rosenblum and Ousterhout 1992). UINT32_MAX: nothing is worth
+ * the copying.
+ */
 static uint32_t pick(const struct cfs_store *st, bool hurry)
 {
-	uint32_t best = UINT32_MAX, best_dead = 0, min;
+	uint32_t best = UINT32_MAX, min;
+	double best_score = 0;
 
 	min = hurry			  ? st->seg_blocks / 16 :
-	      st->n_free < st->n_segs / 4 ? st->seg_blocks / 4 :
+	      st->n_free < st->n_segs / 4 ? st->seg_blocks / 2 :
 					    st->seg_blocks - st->seg_blocks / 4;
 	for (uint32_t i = 0; i < st->n_segs; i++) {
 		const struct cfs_seg *s = &st->segs[i];
 		uint32_t dead;
+		double score;
 
 		if (s->state != CFS_SS_SEALED || !cfs_seg_listed(s) || cfs_seg_kept(s))
 			continue;
@@ -84,9 +91,12 @@ static uint32_t pick(const struct cfs_store *st, bool hurry)
 		dead = cfs_seg_dead(st, s);
 		if (!s->live && !s->tombs)
 			dead = st->seg_blocks;
-		if (dead >= min && dead > best_dead) {
+		if (dead < min)
+			continue;
+		score = (double)dead * (double)(st->n_sealed - s->sealed_at + 1) / (s->live + 1);
+		if (best == UINT32_MAX || score > best_score) {
 			best = i;
-			best_dead = dead;
+			best_score = score;
 		}
 	}
 	return best;
@@ -237,6 +247,12 @@ static bool is_live(const struct cfs_store *st, const struct cfs_disk_ent *ent,
 	       ret_loc->seg == st->cleaner.victim && ret_loc->block == cfs_le32_to_cpu(ent->block);
 }
 
+/* what has outlived one cleaning is likely to live long */
+static enum cfs_oseg_class class_of(const struct cfs_store *st, const struct cfs_disk_ent *ent)
+{
+	return cfs_le16_to_cpu(ent->gen) && !st->few_zones ? CFS_OS_COLD : CFS_OS_CLEAN;
+}
+
 static void copies_landed(struct cfs_batch *b, int err)
 {
 	struct cfs_store *st = b->st;
@@ -298,7 +314,7 @@ static void write_copies(struct cfs_store *st)
 		next_step(st);
 		return;
 	}
-	rc = st->failed ? -EIO : cfs_oseg_get(st, CFS_OS_CLEAN, CFS_ALLOC_CLEAN, blocks, n, &os);
+	rc = st->failed ? -EIO : cfs_oseg_get(st, c->cls, CFS_ALLOC_CLEAN, blocks, n, &os);
 	c->retry = rc == -EAGAIN;
 	if (rc) {
 		if (rc != -EAGAIN)
@@ -372,15 +388,12 @@ static void copy(struct cfs_store *st)
 {
 	struct cfs_cleaner *c = &st->cleaner;
 	uint32_t limit = cfs_min(st->obj_max + (64u << 10), CFS_COPY_BYTES), room = limit;
-	const struct cfs_oseg *os = st->open[CFS_OS_CLEAN];
+	const struct cfs_oseg *os = NULL;
 
 	c->retry = tombs_in_flight(st);
 	if (c->retry)
 		return;
 	c->n_items = c->buf_used = 0;
-	/* fill the present segment before another one is opened */
-	if (os && os->state == CFS_OSS_READY)
-		room = cfs_min((st->seg_blocks - os->head - 1) * BLK, limit);
 	for (; c->pos < c->n_ents && c->n_items < CFS_COPY_ITEMS; c->pos++) {
 		const struct cfs_disk_ent *ent = &c->ents[c->pos];
 		struct cfs_copy *it = &c->item[c->n_items];
@@ -388,6 +401,15 @@ static void copy(struct cfs_store *st)
 
 		if (!is_live(st, ent, &loc))
 			continue;
+		if (!c->n_items) {
+			c->cls = class_of(st, ent);
+			os = st->open[c->cls];
+			/* fill the present segment before another one is opened */
+			if (os && os->state == CFS_OSS_READY)
+				room = cfs_min((st->seg_blocks - os->head - 1) * BLK, limit);
+		} else if (class_of(st, ent) != c->cls) {
+			break;
+		}
 		it->blocks = cfs_obj_blocks(loc.len);
 		if (c->n_items && (c->buf_used + it->blocks * BLK > room ||
 				   !(os && cfs_oseg_room(st, os, c->buf_used / BLK + it->blocks,

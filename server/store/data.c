@@ -188,6 +188,17 @@ void cfs_oseg_add_ent(struct cfs_oseg *os, const struct cfs_disk_ent *ent)
 	os->ents[os->n_ents++] = *ent;
 }
 
+void cfs_oseg_end(struct cfs_store *st, enum cfs_oseg_class cls)
+{
+	struct cfs_oseg *os = st->open[cls];
+
+	if (!os)
+		return;
+	os->want_seal = true;
+	st->open[cls] = NULL;
+	try_seal(os);
+}
+
 static void opened(struct cfs_seg_io *io, int err)
 {
 	struct cfs_oseg *os = cfs_container_of(io, struct cfs_oseg, hdr);
@@ -205,6 +216,7 @@ static void opened(struct cfs_seg_io *io, int err)
 	} else {
 		os->state = CFS_OSS_READY;
 		st->segs[os->seg].state = CFS_SS_OPEN;
+		try_seal(os); /* nobody may want it any more */
 	}
 	cfs_store_kick(st);
 }
@@ -232,18 +244,11 @@ int cfs_oseg_get(struct cfs_store *st, enum cfs_oseg_class cls, enum cfs_alloc w
 		/* its dead space can only be had after sealing */
 		const struct cfs_seg *s = os ? &st->segs[os->seg] : NULL;
 
-		if (s && os->head - CFS_DISK_SEG_HDR_BLOCKS - s->live >= st->seg_blocks / 16) {
-			os->want_seal = true;
-			st->open[cls] = NULL;
-			try_seal(os);
-		}
+		if (s && os->head - CFS_DISK_SEG_HDR_BLOCKS - s->live >= st->seg_blocks / 16)
+			cfs_oseg_end(st, cls);
 		return -ENOSPC;
 	}
-	if (os) {
-		os->want_seal = true;
-		st->open[cls] = NULL;
-		try_seal(os);
-	}
+	cfs_oseg_end(st, cls);
 	for (os = st->osegs; os < st->osegs + CFS_OSEGS && os->state != CFS_OSS_UNUSED; os++)
 		;
 	if (os == st->osegs + CFS_OSEGS)

@@ -174,7 +174,12 @@ int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **
 		goto out;
 	}
 	j->slot = (uint32_t)slot;
+	/* the superblocks, the journals, the open data segments: each has an active zone */
 	if (st->zoned && 1 + st->n_journals + 1 + CFS_OS_CLASSES > st->max_active) {
+		st->few_zones = true;
+		cfs_oseg_end(st, CFS_OS_COLD);
+	}
+	if (st->zoned && st->n_journals + 1 + CFS_OS_CLASSES > st->max_active) {
 		snprintf(errbuf, errlen, "%u zones can be active: too few for another journal",
 			 st->max_active);
 		rc = -EMFILE;

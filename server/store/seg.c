@@ -219,6 +219,7 @@ void cfs_seg_sealed(struct cfs_store *st, uint32_t seg, uint32_t used, uint32_t 
 	s->sum_block = sum_block;
 	s->sum_blocks = sum_blocks;
 	s->rot_live = 0;
+	s->sealed_at = st->n_sealed++;
 	st->used += used;
 	st->reclaim += seg_reclaim(st, s);
 }

@@ -229,7 +229,7 @@ void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
 {
 	uint32_t usable =
 		st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS - cfs_obj_blocks(st->obj_max) / 2;
-	uint64_t used = st->used, room = 0, free_blocks, lack;
+	uint64_t used = st->used, room = 0, free_blocks, lack, spare;
 	const struct cfs_oseg *os = st->open[CFS_OS_USER];
 	uint32_t data_segs = st->n_segs - st->reserve - st->n_journal - st->n_pool, avail;
 
@@ -248,7 +248,10 @@ void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
 	free_blocks = free_blocks > lack ? free_blocks - lack : 0;
 	memcpy(ret->cluster, st->sb.cluster, sizeof(ret->cluster));
 	ret->target_id = cfs_le32_to_cpu(st->sb.target_id);
-	ret->total_bytes = (uint64_t)data_segs * usable * BLK;
+	/* so that cleaning finds enough that is dead, when all that may be used is used */
+	spare = (uint64_t)data_segs * usable / CFS_SPARE_PART;
+	free_blocks = free_blocks > spare ? free_blocks - spare : 0;
+	ret->total_bytes = ((uint64_t)data_segs * usable - spare) * BLK;
 	ret->free_bytes = cfs_min(free_blocks * BLK, ret->total_bytes);
 	ret->live_bytes = st->live * BLK;
 	ret->dead_bytes = used > st->live ? (used - st->live) * BLK : 0;

@@ -75,6 +75,7 @@ struct cfs_seg {
 	uint32_t sum_block, sum_blocks;	/* of a sealed one; 0: has no summary */
 	uint32_t readers;	/* reads under way: it is not freed before they end */
 	uint32_t end;		/* zones: blocks that have been written; else all */
+	uint64_t sealed_at;	/* st->n_sealed then: its age */
 	uint32_t n_ents;
 	struct cfs_disk_ent *ents;	/* instead of a summary that could not be written */
 	/* live blocks when the cleaner met damage; it waits until some are gone */
@@ -108,9 +109,14 @@ enum cfs_alloc {
 	CFS_ALLOC_CLEAN
 };
 #define CFS_RESERVE_MIN	5u	/* segments */
+#define CFS_SPARE_PART	14u	/* one in so many bytes is not offered to users */
 
 /* ---- open data segments ----------------------------------------------------------------- */
-enum cfs_oseg_class { CFS_OS_USER, CFS_OS_CLEAN, CFS_OS_CLASSES };
+/*
+ * What is written together dies together: new objects, those that have outlived one cleaning, those that have
+ * outlived more. Where few zones can be active, the last two share one.
+ */
+enum cfs_oseg_class { CFS_OS_USER, CFS_OS_CLEAN, CFS_OS_COLD, CFS_OS_CLASSES };
 enum cfs_oseg_state { CFS_OSS_UNUSED, CFS_OSS_OPENING, CFS_OSS_READY, CFS_OSS_SEALING };
 
 struct cfs_oseg {
@@ -201,6 +207,7 @@ enum cfs_clean_state {
 struct cfs_cleaner {
 	struct cfs_timer timer;
 	uint8_t state;
+	enum cfs_oseg_class cls;	/* where the batch goes */
 	bool copying;		/* a batch is between looking at the index and switching it */
 	bool rot;		/* the victim has a damaged live object */
 	bool stuck;		/* no segment to move things to */
@@ -257,12 +264,14 @@ struct cfs_store {
 	uint64_t seg_base, seg_stride;	/* bytes: the first segment, from one to the next */
 	struct cfs_zq *zq;
 	uint32_t n_active, max_active;	/* zones */
+	bool few_zones;		/* can be active: only one class of what the cleaner moves */
 	uint64_t zone_resets, zones_failed;
 	uint32_t seg_bytes, seg_blocks, n_segs;
 	uint32_t obj_max;	/* bytes */
 	uint64_t format_id, epoch;
 
 	struct cfs_seg *segs;
+	uint64_t n_sealed;	/* segments, since the store was opened */
 	uint32_t n_free, n_pool, n_journal, reserve, alloc_hint, n_dup;
 	uint64_t next_seg_seq, next_rec_seq;
 	uint64_t reclaim;	/* blocks that cleaning can give back: see seg_reclaim() */
@@ -424,6 +433,8 @@ uint64_t cfs_oseg_durable(const struct cfs_oseg *os);
 void cfs_batch_submit(struct cfs_batch *b, bool alone);
 int cfs_oseg_init(struct cfs_store *st, struct cfs_oseg *os, uint32_t seg, enum cfs_oseg_class cls);
 void cfs_oseg_drop(struct cfs_oseg *os);
+/* nothing more is written to the open segment of a class */
+void cfs_oseg_end(struct cfs_store *st, enum cfs_oseg_class cls);
 /* blocking: summary and footer at os->head; sealed or to be continued */
 int cfs_oseg_write_summary_sync(struct cfs_store *st, struct cfs_oseg *os, bool sealed);
 
