@@ -165,6 +165,10 @@ static void load_header(struct opening *o, uint32_t i, uint8_t *buf, uint64_t *m
 		s->state = s->flags & CFS_SF_DEAD ? CFS_SS_BAD : CFS_SS_FREE;
 		return;
 	}
+	if (s->end < CFS_DISK_SEG_HDR_BLOCKS) { /* a zone cut off within its header: nothing was promised */
+		s->state = reclaim_zone(st, i, false) ? CFS_SS_FREE : CFS_SS_BAD;
+		return;
+	}
 	rc = st->dev->ops->read_sync(st->dev, cfs_seg_off(st, i, 0), buf, CFS_DISK_SEG_HDR_BLOCKS * BLK);
 	for (int c = 0; c < 2 && !rc && !any; c++) {
 		any = cfs_seg_hdr_check(buf + c * BLK, st->format_id, i, &hdr);

@@ -6,7 +6,8 @@
  * acknowledged is there, nothing deleted is back, nothing damaged is shown, nothing is called
  * rot, and life can go on from there and crash again.
  *
- * CRASH_FIRST and CRASH_SEEDS in the environment choose other lives, CRASH_CUTS more cuts of each.
+ * CRASH_FIRST and CRASH_SEEDS in the environment choose other lives, CRASH_CUTS more cuts of each, CRASH_KIND one
+ * kind of device (0 plain, 1 zoned, 2 atomic).
  */
 #include "selftests/unit/server/store/world.h"
 #include "server/store/journal_i.h"
@@ -465,7 +466,8 @@ int main(void)
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts) };
 	int failed = 0;
 
-	for (world_kind = PLAIN; world_kind <= ATOMIC; world_kind++)
+	for (world_kind = (int)env("CRASH_KIND", PLAIN); world_kind <= (int)env("CRASH_KIND", ATOMIC);
+	     world_kind++)
 		failed += cmocka_run_group_tests(tests, NULL, NULL);
 	return failed;
 }

@@ -368,7 +368,7 @@ static void test_full(void **state)
 	cfs_store_stat(w.st, &s);
 	assert_int_equal(s.objects, 0);
 	assert_int_equal(s.live_bytes, 0);
-	assert_true(s.free_bytes + 12 * MB >= empty.free_bytes);
+	assert_true(s.free_bytes + 24 * MB >= empty.free_bytes);
 	world_end(&w);
 }
 
