@@ -17,12 +17,14 @@ creates() { python3 -c "
 import os, sys
 for i in range(1000): os.close(os.open(f'{sys.argv[1]}/{sys.argv[2]}{i}', os.O_CREAT | os.O_EXCL | os.O_WRONLY))" "$1" "$2"; }
 looking() { # NAME COMMAND...: runs it while top looks at NAME; its lines to $T_DIR/top
+	rm -f "$T_DIR/top" # of before: the wait below must see what this one prints
 	claudefs top --json --interval 0.5 "$T_DIR/$1" >"$T_DIR/top" 2>"$T_DIR/top.err" &
 	top=$!
 	wait_for 10 test -s "$T_DIR/top" || diag "top: $(cat "$T_DIR/top.err")"
 	shift
 	"$@"
-	sleep 1.2 # two intervals: one that began before the last create, and one after it
+	lines=$(wc -l <"$T_DIR/top") # two more: of an interval that began before the last request, and of one after it
+	wait_for 20 sh -c "[ \$(wc -l <'$T_DIR/top') -ge $((lines + 2)) ]"
 	kill "$top"
 	wait "$top" 2>/dev/null
 	sed -i '$!b; /}$/!d' "$T_DIR/top"
@@ -57,6 +59,7 @@ print([f['used'] for f in d['features'] if f['feature'] == 'bpf observing'])")" 
 	looking a others
 	is "$(json "sum(e['ops'].get('create', {}).get('count', 0) for e in d)" <"$T_DIR/top")" 1 "another mount's creates are not counted"
 	like "$(json "[h['path'] for e in d for h in e['hot']]" <"$T_DIR/top")" "'(/deep/)?(er/)?hot'" "the hot file is named, with as much of its path as is cached"
+	rm -f "$T_DIR/top"
 	claudefs top "$T_DIR/a" >"$T_DIR/top" &
 	top=$!
 	wait_for 10 test -s "$T_DIR/top"
