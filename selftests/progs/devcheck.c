@@ -96,8 +96,9 @@ static void shape(struct cell *c, bool whole)
 	while (at < n) {
 		uint64_t len = k + 1 == CFS_DEV_IOV_MAX || whole ? n - at : 1 + below(n - at);
 
-		/* backwards or with gaps: pieces need not lie in order */
-		c->iov[k++] = (struct iovec){ c->buf + at * unit + k * gap, len * unit };
+		/* with gaps or without: those that touch may become one */
+		k++;
+		c->iov[k - 1] = (struct iovec){ c->buf + at * unit + k * gap, len * unit };
 		at += len;
 	}
 	c->req.iov = c->iov;
