@@ -26,6 +26,7 @@
 
 #include "base/log.h"
 #include "ring/loop.h"
+#include "sched/sched.h"
 #include "server/cluster/config.h"
 #include "server/cluster/node.h"
 #include "server/metrics.h"
@@ -51,6 +52,8 @@ struct server {
 	unsigned n_targets;
 	struct cfs_node *node;
 	struct cfs_server_metrics *metrics;
+	struct cfs_sched *sched;
+	struct cfs_timer sched_look;
 	struct cfs_watch watch;
 	struct cfs_timer watchdog;
 	uint64_t watchdog_ns;		/* 0: none asked for */
@@ -77,6 +80,7 @@ static void usage(FILE *f)
 	      "      --log-file FILE     log there instead of stderr; SIGHUP opens it anew\n"
 	      "      --log-level LEVEL   error, warning, info (default) or debug\n"
 	      "      --metrics-port PORT metrics for Prometheus on 127.0.0.1:PORT (default: none)\n"
+	      "      --sched MODE        threads by class with sched_ext: auto (default), ext or off\n"
 	      "      --pid-file FILE     write the process id there while serving\n"
 	      "      --foreground        stay in the foreground (default)\n"
 	      "      --daemon            go to the background; return when serving, or with the error\n"
@@ -145,6 +149,16 @@ static void watchdog_start(struct server *s)
 	on_watchdog(&s->watchdog);
 }
 
+/* the kernel ends a scheduler without a word to us */
+static void on_sched_look(struct cfs_timer *t)
+{
+	struct server *s = cfs_container_of(t, struct server, sched_look);
+
+	if (cfs_sched_check(s->sched))
+		cfs_warn("scheduler %s", cfs_sched_text(s->sched));
+	cfs_timer_set(s->clock, t, cfs_clock_boot_ns(s->clock) + CFS_NSEC_PER_SEC);
+}
+
 /* ---- options --------------------------------------------------------------------------------- */
 
 struct options {
@@ -163,6 +177,7 @@ static const struct option long_options[] = {
 	{ "log-level", required_argument, NULL, OPT_KEY + 5 },
 	{ "pid-file", required_argument, NULL, OPT_KEY + 6 },
 	{ "metrics-port", required_argument, NULL, OPT_KEY + 7 },
+	{ "sched", required_argument, NULL, OPT_KEY + 8 },
 	{ "check-config", no_argument, NULL, OPT_CHECK },
 	{ "daemon", no_argument, NULL, OPT_DAEMON },
 	{ "foreground", no_argument, NULL, OPT_FOREGROUND },
@@ -171,7 +186,7 @@ static const struct option long_options[] = {
 	{ 0 },
 };
 static const char *const option_keys[] = { "listen",   "advertise", "target",  "state_dir",
-					   "log_file", "log_level", "pid_file", "metrics_port" };
+					   "log_file", "log_level", "pid_file", "metrics_port", "sched" };
 
 static int usage_error(void)
 {
@@ -438,6 +453,10 @@ static int start(struct server *s)
 		rc = cfs_net_loopback_create(s->loop, &s->local_net);
 	if (rc)
 		return complain(s, "cannot set up the network: %s", strerror(-rc));
+	rc = cfs_sched_start(s->config.sched, s->why, sizeof(s->why), &s->sched);
+	if (rc)
+		return complain(s, "no scheduler: %s", rc == -ENOMEM ? strerror(ENOMEM) : s->why);
+	p.sched = s->sched;
 	p.clock = s->clock;
 	p.net = s->net;
 	p.local_net = s->local_net;
@@ -446,6 +465,8 @@ static int start(struct server *s)
 	if (rc)
 		return complain(s, "cannot start: %s", strerror(-rc));
 	watchdog_start(s);
+	s->sched_look.fn = on_sched_look;
+	on_sched_look(&s->sched_look);
 	while (!s->started && !s->failed && !want_stop) {
 		rc = cfs_loop_run(s->loop);
 		if (rc)
@@ -487,7 +508,7 @@ static int serve(struct server *s)
 {
 	int rc;
 
-	cfs_info("claudefsd %s serving on %s", CFS_VERSION, s->config.listen);
+	cfs_info("claudefsd %s serving on %s, scheduler %s", CFS_VERSION, s->config.listen, cfs_sched_text(s->sched));
 	notify("READY=1");
 	if (s->to_parent && s->err_fd >= 0 && write(s->err_fd, "ok", 2) != 2)
 		cfs_warn("whoever started us is gone");
@@ -571,6 +592,9 @@ static void stop(struct server *s)
 	cfs_node_destroy(s->node);
 	for (unsigned i = 0; i < s->n_targets; i++)
 		cfs_dev_close(s->devs[i]);
+	if (s->sched_look.fn)
+		cfs_timer_cancel(s->clock, &s->sched_look);
+	cfs_sched_stop(s->sched);
 	signal_loop = NULL;
 	if (s->loop)
 		cfs_loop_destroy(s->loop);

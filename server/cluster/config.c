@@ -170,6 +170,8 @@ static const char *set(struct cfs_config *c, const char *key, const char *value)
 			c->metrics_port = (uint16_t)v;
 		return why;
 	}
+	if (!strcmp(key, "sched"))
+		return cfs_sched_mode_parse(value, &c->sched) ? NULL : "not auto, ext or off";
 	if (!strcmp(key, "checkpoint_bytes"))
 		return set_number(&c->checkpoint_bytes, value, CHECKPOINT_MIN_BYTES,
 				  CHECKPOINT_MAX_BYTES, true);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/log.h"
+#include "sched/sched.h"
 #include "server/cluster/node.h"
 
 struct cfs_config {
@@ -23,6 +24,7 @@ struct cfs_config {
 	char *log_file;		/* NULL: stderr */
 	enum cfs_log_level log_level;
 	uint16_t metrics_port;	/* 0: none */
+	enum cfs_sched_mode sched;
 	uint32_t lease_ms;
 	uint64_t checkpoint_bytes;
 	char *targets[CFS_NODE_TARGETS_MAX];	/* paths; NULL where a number is not used */

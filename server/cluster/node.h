@@ -19,6 +19,7 @@
 
 struct cfs_node;
 struct cfs_raft_member;
+struct cfs_sched;
 
 #define CFS_NODE_TARGETS_MAX	16u
 #define CFS_NODE_LEASE_MS	10000u
@@ -46,6 +47,7 @@ struct cfs_node_params {
 	const struct cfs_raft_member *members;
 	unsigned n_members;
 	uint32_t lease_ms;		/* 0: CFS_NODE_LEASE_MS */
+	const struct cfs_sched *sched;	/* for STATUS only; NULL: none */
 	uint64_t checkpoint_bytes;	/* most log between two checkpoints; 0: CFS_NODE_CHECKPOINT_BYTES */
 	/*
 	 * serving: the node listens. err: it will not, and `why` is one line; stop and destroy it

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "sched/sched.h"
+
 #define I(v) ((json_int_t)(v))
 
 static const char *phase_name(const struct cfs_node *n)
@@ -151,8 +153,10 @@ static json_t *map_json(const struct cfs_node *n)
 char *cfs_node_status(struct cfs_node *n)
 {
 	json_t *targets = json_array(), *objects, *root;
+	json_t *node = node_json(n);
 	char *text;
 
+	json_object_set_new(node, "scheduler", text_json(cfs_sched_text(n->p.sched)));
 	for (unsigned i = 0; i < n->n_targets; i++)
 		json_array_append_new(targets, target_json(&n->targets[i]));
 	for (unsigned i = 0; i < n->n_targets; i++) {
@@ -164,7 +168,7 @@ char *cfs_node_status(struct cfs_node *n)
 	objects = json_pack("{s:I, s:I, s:I, s:I, s:I}", "writes", I(n->n_obj_writes), "reads",
 			    I(n->n_obj_reads), "received_bytes", I(n->n_obj_bytes_in), "sent_bytes",
 			    I(n->n_obj_bytes_out), "under_way", I(n->n_ops));
-	root = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "node", node_json(n), "raft",
+	root = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "node", node, "raft",
 			 raft_json(n), "shard", shard_json(n), "map", map_json(n), "objects",
 			 objects, "targets", targets);
 	text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;

@@ -25,6 +25,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "sched/sched.h"
+
 #define TEXT_MAX 160
 #define LINES_MAX 24
 
@@ -203,11 +205,12 @@ static void check_rest(struct report *r)
 {
 	struct line *l;
 	char word[128] = "";
-	bool have;
+	bool have, at_work;
 
-	have = access("/sys/kernel/sched_ext/state", R_OK) == 0;
-	l = add(r, "sched_ext", false, "not built yet");
-	snprintf(l->kernel, TEXT_MAX, "%s", have ? "yes" : "no (needs 6.12 with CONFIG_SCHED_CLASS_EXT)");
+	have = cfs_sched_possible(word, sizeof(word));
+	at_work = strstr(word, "claudefs_meta");
+	l = add(r, "sched_ext", have || at_work, have || at_work ? "claudefsd --sched: metadata goes before bulk work" : word);
+	snprintf(l->kernel, TEXT_MAX, "%s", at_work ? "yes, at work" : have ? "yes" : "no");
 	have = dir_has("/dev", "ng");
 	l = add(r, "nvme passthrough", false, "not built yet: NVMe drives work as block devices");
 	snprintf(l->kernel, TEXT_MAX, "%s", have ? "generic devices present" : "no /dev/ng*");

@@ -40,7 +40,7 @@ struct cfs_sched {
 static const struct cfs_sched_tunables defaults = {
 	.slice_ns = { 3 * CFS_NSEC_PER_MSEC, 3 * CFS_NSEC_PER_MSEC, 4 * CFS_NSEC_PER_MSEC },
 	.starve_ns = 20 * CFS_NSEC_PER_MSEC,
-	.give_up_ns = 200 * CFS_NSEC_PER_MSEC,
+	.give_up_ns = 500 * CFS_NSEC_PER_MSEC,
 };
 
 bool cfs_sched_mode_parse(const char *word, enum cfs_sched_mode *ret_mode)

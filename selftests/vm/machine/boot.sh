@@ -10,6 +10,7 @@
 #   --nvme FILE[,size=1G][,lba=512|4096][,atomic=128K][,zone=16M[,cap=12M][,open=8][,active=8]][,cache=unsafe]
 #                     an NVMe drive, with ZNS zones if "zone" is given; its serial number is FILE's last part.
 #                     FILE is made, sparse, when it is not there. cache: QEMU's word; log: see README.md
+#   --icount          the guest's clock counts instructions: its times can be compared, whatever the host does besides
 #   --qemu ARGUMENT   one more argument of QEMU      --log FILE     where the guest's kernel log goes
 #   --shell           no SCRIPT: a shell on this terminal, without a time limit
 #
@@ -24,8 +25,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../../.." && pwd)
 vm=${VM_CACHE:-$top/build/dl/vm}
 die() { echo "vm: $*" >&2; exit 126; }
-usage() { sed -n 2,24p "$0" >&2; exit 2; }
+usage() { sed -n 2,25p "$0" >&2; exit 2; }
 
+accel=${VM_ACCEL:-tcg,thread=multi}
 kernel=7 mem=2G cpus=2 limit=300 append='' share='' log='' shell='' drives=0 devices=()
 
 bytes() { numfmt --from=iec "$1" || die "not a size: '$1'"; }
@@ -66,6 +68,7 @@ add_drive() { # virtio|nvme FILE,KEY=VALUE...
 while [ $# -gt 0 ]; do
 	case $1 in
 	--shell) shell=1; shift; continue ;;
+	--icount) accel=tcg,thread=single devices+=(-icount shift=1,sleep=on); shift; continue ;;
 	--) shift; break ;;
 	--*) [ $# -ge 2 ] || usage ;;
 	*) break ;;
@@ -144,7 +147,7 @@ deathsig=(setpriv --pdeathsig KILL)
 "${deathsig[@]}" timeout --foreground -s KILL "$limit" "${deathsig[@]}" \
 	"$lib/ld-linux-x86-64.so.2" --library-path "$lib" "$qemu/usr/bin/qemu-system-x86_64" \
 	-L "$qemu/usr/share/qemu" -L "$qemu/usr/share/seabios" -pidfile "$work/pid" \
-	-M q35 -accel "${VM_ACCEL:-tcg,thread=multi}" -cpu "${VM_CPU:-max,la57=off}" -smp "$cpus" -m "$mem" \
+	-M q35 -accel "$accel" -cpu "${VM_CPU:-max,la57=off}" -smp "$cpus" -m "$mem" \
 	-nodefaults -no-user-config -display none -no-reboot -nic none -serial "file:$log" \
 	-device virtio-serial-pci -chardev stdio,id=c0,signal=off -device virtconsole,chardev=c0 \
 	-chardev "file,id=c1,path=$work/status" -device virtconsole,chardev=c1 \
