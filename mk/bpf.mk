@@ -28,7 +28,7 @@ endif
 endif
 endif
 
-$(B)/bpf/%.bpf.o: bpf/%.bpf.c build/deps/stamp mk/bpf.mk
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c build/deps/stamp-libs mk/bpf.mk
 	$(call say,BPF,$<)
 	$(Q)mkdir -p $(@D) && $(BPF_CLANG) $(BPF_FLAGS) -MMD -MP -c $< -o $@
 
