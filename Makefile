@@ -93,7 +93,7 @@ clean:						## what was compiled; keeps build/deps and the data in build/up
 	rm -rf $(addprefix $(B)/,release* asan* tsan* fuzz* bpf man test-run)
 
 distclean: clean				## clean, and the libraries of `make deps`
-	rm -rf build/deps build/dl
+	rm -rf build/deps build/dl build/kmod
 
 help:						## this text
 	@echo 'make [target] [VARIANT=release|asan|tsan] [CC=gcc|clang] [V=1] [B=build/name]'
