@@ -13,7 +13,7 @@ cluster_mount a
 cluster_mount b
 src=$T_DIR/a/src
 mkdir "$src"
-try "the sources go into the mount" sh -c "cd '$T_TOP' && tar -cf - Makefile mk include user scripts | tar -xf - -C '$src'"
+try "the sources go into the mount" sh -c "cd '$T_TOP' && tar -cf - Makefile mk include user bpf scripts | tar -xf - -C '$src'"
 mkdir "$src/build"
 ln -s "$T_TOP/build/deps" "$src/build/deps"
 unset MAKEFLAGS MAKELEVEL B VARIANT

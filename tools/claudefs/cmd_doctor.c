@@ -212,7 +212,7 @@ static void check_rest(struct report *r)
 	l = add(r, "sched_ext", have || at_work, have || at_work ? "claudefsd --sched: metadata goes before bulk work" : word);
 	snprintf(l->kernel, TEXT_MAX, "%s", at_work ? "yes, at work" : have ? "yes" : "no");
 	have = dir_has("/dev", "ng");
-	l = add(r, "nvme passthrough", false, "not built yet: NVMe drives work as block devices");
+	l = add(r, "nvme passthrough", have, "NVMe drives by commands of our own: claudefs device ls");
 	snprintf(l->kernel, TEXT_MAX, "%s", have ? "generic devices present" : "no /dev/ng*");
 	have = dir_has("/sys/class/infiniband", "");
 	l = add(r, "rdma", false, "not built yet: TCP");
