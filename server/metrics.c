@@ -4,6 +4,7 @@
 
 #include "base/base.h"
 #include "obs/http.h"
+#include "obs/latency.h"
 #include "obs/prom.h"
 #include "ring/loop.h"
 #include "server/cluster/node.h"
@@ -35,6 +36,7 @@ static const struct cfs_prom_row rows[] = {
 	GAUGE("node.connections", "server_connections", "Connections of clients and nodes."),
 	COUNTER("node.requests", "server_requests_total", "Requests that came."),
 	COUNTER("node.refused", "server_requests_refused_total", "Of them, refused before they were looked at."),
+	COUNTER("ops.*.errors", "server_request_errors_total", "Answered with an error.", .labels = "op"),
 	GAUGE("raft.role", "raft_leader", "1 while this node leads.", .is = "leader"),
 	GAUGE("raft.term", "raft_term", "The term of the Raft log."),
 	GAUGE("raft.members", "raft_members", "Nodes of the Raft group."),
@@ -74,6 +76,9 @@ static const struct cfs_prom_row rows[] = {
 	COUNTER("objects.sent_bytes", "object_sent_bytes_total", "Object data sent."),
 	GAUGE("targets.*.total_bytes", "target_size_bytes", "Size of a target.", .labels = "target"),
 	GAUGE("targets.*.free_bytes", "target_free_bytes", "Room left.", .labels = "target"),
+	GAUGE("targets.*.kept_bytes", "target_kept_bytes", "Free, but kept for the cleaner and for a full target.", .labels = "target"),
+	GAUGE("space.total_bytes", "space_total_bytes", "As df tells it."),
+	GAUGE("space.free_bytes", "space_free_bytes", "As df tells it: what a write will get."),
 	GAUGE("targets.*.live_bytes", "target_live_bytes", "Objects that are referred to.", .labels = "target"),
 	GAUGE("targets.*.dead_bytes", "target_dead_bytes", "Objects that are deleted and not yet cleaned.", .labels = "target"),
 	GAUGE("targets.*.objects", "target_objects", "Objects.", .labels = "target"),
@@ -87,6 +92,21 @@ static const struct cfs_prom_row rows[] = {
 		.labels = "target"),
 };
 
+static void put_latencies(struct cfs_prom *p, json_t *ops)
+{
+	static const char metric[] = "claudefs_server_request_duration_seconds";
+	const char *name;
+	json_t *o;
+
+	cfs_prom_head(p, metric, "histogram", "Requests of clients and nodes, from when one was read to when its answer was given to the network.");
+	json_object_foreach(ops, name, o) {
+		struct cfs_bpf_op op;
+
+		cfs_latency_from_json(o, &op);
+		cfs_latency_prom(p, metric, "", name, &op);
+	}
+}
+
 char *cfs_server_metrics_page(const char *status, size_t *ret_len)
 {
 	json_t *doc = json_loads(status, 0, NULL);
@@ -95,6 +115,7 @@ char *cfs_server_metrics_page(const char *status, size_t *ret_len)
 	if (!doc)
 		return NULL;
 	cfs_prom_rows(&p, doc, rows, CFS_ARRAY_SIZE(rows), "");
+	put_latencies(&p, json_object_get(doc, "ops"));
 	json_decref(doc);
 	*ret_len = p.len;
 	return p.text;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * disk.h - the on-disk format of a target, version 2.
+ * disk.h - the on-disk format of a target, version 3.
  *
  * A target is one device (block device or regular file), divided into blocks of 4096 bytes. Two
  * copies of the superblock live at fixed places, written in turn; the valid one with the higher
@@ -18,7 +18,9 @@
  * header and of its content, and a watermark (`durable`) which says what was known to be durable
  * when it was written. The watermark tells rot from a torn tail: a bad record below the
  * watermark of a good one had been acknowledged, so it is damage and reported; a bad record at
- * or above every watermark was never acknowledged, and is dropped.
+ * or above every watermark was never acknowledged, and is dropped. Up to the watermark, records follow each other without a
+ * gap, from the last summary on. A record's header lies within one sector of 512 bytes, so no cut tears it: one that
+ * differs in a few bits from what it has to repeat has rotted, wherever it is.
  *
  * DATA segments hold objects and tombstones. An object record is one header block with the
  * crc32c of each 64 KiB of data, then the data, padded to a block. `birth` orders records of the
@@ -44,19 +46,27 @@
  * zone is a segment; segment_bytes is the zones' capacity. The first CFS_DISK_ROOT_ZONES zones
  * hold a log of superblocks, one after the other, each twice, with all votes in it: the newest
  * valid one counts. When a zone of the log is full the next one in turn is reset and written;
- * one that fails is passed over. Segments are the zones after those. They have no FREE or POOL
+ * one that fails is passed over, and the one with the newest superblock is never reset. Where
+ * `root_sides` is 2 there are two logs, in the first two and the next two zones, with the same
+ * superblocks: one zone that goes offline takes nothing with it. Segments are the zones after those. They have no FREE or POOL
  * header: a reset zone is free. The footer follows the summary at once, and the zone is
  * finished; it is found just below the write pointer, or, in a full zone, by looking for it from
  * the end. A zone in which something torn may lie is never continued. Zones that can not be
  * reset any more and whose content has been moved are named in `retired`.
+ *
+ * A zone that goes offline takes a part of a journal's stream with it. While the server runs, the
+ * entries in it are written AGAIN, and the snapshot, too, if it was there. At start the stream may
+ * have a gap where an offline zone is not named in `retired`, if no entry behind the snapshot is
+ * missing for it. A segment is finished before its successor counts, so a journal whose
+ * last readable segment is still open has lost nothing at its end.
  *
  * A journal segment whose successor begins with first_seq = n counts only up to record n - 1:
  * when a write fails, the records that were under way are written again into a new segment.
  * Records flagged ATOMIC were one atomic write of the device: they are never torn, so a bad body
  * behind a good header is damage even above every watermark.
  *
- * Version 1 had no zones and no flags; it is read, and becomes version 2 when first opened for
- * writing.
+ * Version 1 had no zones and no flags, version 2 one log of superblocks and no AGAIN; they are read, and
+ * become version 3 when first opened for writing.
  *
  * All integers are little-endian. Unused bytes are zero. A reader refuses a superblock with
  * unknown bits in `incompat`, and opens read-only (for checking) with unknown bits in
@@ -68,7 +78,7 @@
 #include <claudefs/types.h>
 #include <stddef.h>
 
-#define CFS_DISK_VERSION	2u	/* of the superblock */
+#define CFS_DISK_VERSION	3u	/* of the superblock */
 #define CFS_DISK_VERSION_MIN	1u	/* can still be read */
 #define CFS_DISK_STRUCT_VERSION	1u	/* of everything else: did not change with the superblock's */
 #define CFS_DISK_BLOCK		4096u
@@ -126,7 +136,7 @@ struct cfs_disk_super {
 	/* zoned targets, else 0 */
 	cfs_le64 zone_bytes;	/* from the start of a segment to that of the next */
 	cfs_le32 n_retired;
-	cfs_le32 pad1;
+	cfs_le32 root_sides;	/* logs of superblocks: 2; 0 or 1: one, of all zones */
 	cfs_le32 retired[CFS_DISK_RETIRED];	/* segments that are never looked at again */
 	struct cfs_disk_vote votes[CFS_DISK_VOTE_GROUPS];	/* magic 0: no such group */
 	uint8_t  pad[124];
@@ -206,7 +216,7 @@ struct cfs_disk_obj {
 _Static_assert(sizeof(struct cfs_disk_obj) == 40, "cfs_disk_obj");
 #define CFS_DISK_OBJ_HDR(n_crcs) \
 	((uint32_t)(sizeof(struct cfs_disk_rec) + sizeof(struct cfs_disk_obj)) + 4u * (n_crcs))
-_Static_assert(CFS_DISK_OBJ_HDR(CFS_OBJECT_CRCS) <= CFS_DISK_BLOCK, "object header");
+_Static_assert(CFS_DISK_OBJ_HDR(CFS_OBJECT_CRCS) <= 512, "object header lies within one sector");
 
 enum cfs_ent_type { CFS_ENT_OBJECT = 1, CFS_ENT_TOMB = 2 };
 
@@ -239,7 +249,11 @@ struct cfs_disk_foot {
 _Static_assert(sizeof(struct cfs_disk_foot) == 40, "cfs_disk_foot");
 #define CFS_FOOT_SEALED		1u
 
-enum cfs_jitem_type { CFS_JITEM_ENTRY = 1, CFS_JITEM_TRUNCATE = 2 };
+enum cfs_jitem_type {
+	CFS_JITEM_ENTRY = 1,
+	CFS_JITEM_TRUNCATE = 2,
+	CFS_JITEM_AGAIN = 3,	/* an entry once more: its first copy is in a zone that has gone offline */
+};
 
 struct cfs_disk_jitem {
 	cfs_le64 index;		/* TRUNCATE: entries from here on are gone */

@@ -132,9 +132,12 @@ enum cfs_opcode {
 /* ---- HELLO ------------------------------------------------------------------ */
 enum cfs_role { CFS_ROLE_WORKER = 1, CFS_ROLE_CALLBACK = 2, CFS_ROLE_ADMIN = 3, CFS_ROLE_PEER = 4 };
 
+#define CFS_FEAT_THROUGH	1ull	/* CFS_OPEN_THROUGH, CFS_V_CONTENDED, CFS_CI_PATCH, CFS_CR_CONTENDED */
+#define CFS_FEAT_ALL		CFS_FEAT_THROUGH
+
 struct cfs_hello_req {
 	cfs_le32 version_min, version_max;
-	cfs_le64 features;	/* CFS_FEAT_*: none defined yet, must be 0 */
+	cfs_le64 features;	/* CFS_FEAT_* that the other end must know, else CFS_E_PROTO */
 	uint8_t  cluster[16];	/* uuid, all zero: any */
 	cfs_le32 role;
 	cfs_le32 pad;
@@ -145,7 +148,7 @@ _Static_assert(sizeof(struct cfs_hello_req) == 40, "cfs_hello_req");
 struct cfs_hello_rep {
 	cfs_le32 version;
 	cfs_le32 lease_ms;
-	cfs_le64 features;
+	cfs_le64 features;	/* CFS_FEAT_* that may be used */
 	uint8_t  cluster[16];
 	cfs_le64 leader_epoch;	/* changes when leases were lost with a leader: RECLAIM then */
 	cfs_le32 body_max, payload_max;
@@ -263,6 +266,7 @@ _Static_assert(sizeof(struct cfs_cred) == 16, "cfs_cred");
 #define CFS_V_ENTRY	1u	/* the name, present or absent: it holds the directory's lease */
 #define CFS_V_ATTR	2u	/* the attributes, ACLs and xattrs */
 #define CFS_V_DIRATTR	4u	/* MKNODE, LINK, UNLINK: `dirattr` too */
+#define CFS_V_CONTENDED	8u	/* OPEN with CFS_OPEN_THROUGH: nothing was granted, write through */
 
 /* reply of LOOKUP (also with status ENOENT: then attr.ino is 0; ESTALE: there is no such directory) */
 struct cfs_entry_rep {		/* followed by inline data (regular files) or the symlink target */
@@ -354,6 +358,7 @@ struct cfs_open_req {
 };
 _Static_assert(sizeof(struct cfs_open_req) == 32, "cfs_open_req");
 #define CFS_OPEN_KEEP	1u	/* the file is open in this client */
+#define CFS_OPEN_THROUGH 2u	/* wants EXCL, but can write through if the file is contended */
 struct cfs_open_rep {		/* followed by inline data, then extents in file order */
 	struct cfs_attr attr;
 	cfs_le32 valid;
@@ -486,7 +491,7 @@ struct cfs_commit_item {	/* followed by inline data, then extents */
 	cfs_le64 size;		/* the file's size is at least this afterwards */
 	struct cfs_time mtime;
 	cfs_le32 flags;		/* CFS_CI_* */
-	cfs_le32 inline_len;	/* with CFS_CI_INLINE: the whole content of the file, <= CFS_INLINE_MAX */
+	cfs_le32 inline_len;	/* with CFS_CI_INLINE: the whole content of the file; CFS_CI_PATCH; <= CFS_INLINE_MAX */
 	cfs_le32 n_extents;
 	cfs_le32 pad;
 };
@@ -495,17 +500,20 @@ _Static_assert(sizeof(struct cfs_commit_item) == 48, "cfs_commit_item");
 #define CFS_CI_APPEND	2u	/* extents' file_off are relative; the server puts them at the end */
 #define CFS_CI_MTIME	4u	/* take mtime as given, else the leader's clock */
 #define CFS_CI_KILLPRIV	8u	/* a write by somebody not privileged: drop suid, sgid, capabilities */
+#define CFS_CI_PATCH	16u	/* write the inline data at offset `size` (with CFS_CI_APPEND: at the end) of a file that is
+				 * inline, or has no data, and is not longer than CFS_INLINE_MAX then: else EMSGSIZE */
 struct cfs_commit_rep {		/* followed by n results */
 	cfs_le32 n;
 	cfs_le32 pad;
 };
 struct cfs_commit_result {
 	cfs_le32 status;
-	cfs_le32 pad;
+	cfs_le32 flags;		/* CFS_CR_* */
 	cfs_le64 off;		/* where APPEND data landed */
 	struct cfs_attr attr;
 };
 _Static_assert(sizeof(struct cfs_commit_result) == 160, "cfs_commit_result");
+#define CFS_CR_CONTENDED 1u	/* the file is written through, go on like that */
 
 struct cfs_fallocate_req {	/* reply: cfs_attr_rep */
 	cfs_le64 ino;

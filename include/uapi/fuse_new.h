@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fuse_new.h - what the kernel's FUSE interface has gained since Debian 12's linux/fuse.h (7.38): flags of INIT, backing
- * files, and FUSE over io_uring. Values and layouts from include/uapi/linux/fuse.h of Linux 6.18; a newer header's own win.
+ * files, requests that are sent again, and FUSE over io_uring. Values and layouts from include/uapi/linux/fuse.h of Linux 6.18; a newer header's own win.
  */
 #ifndef UAPI_FUSE_NEW_H
 #define UAPI_FUSE_NEW_H
@@ -22,6 +22,10 @@ struct fuse_backing_map {
 #define FUSE_DEV_IOC_BACKING_OPEN	_IOW(FUSE_DEV_IOC_MAGIC, 1, struct fuse_backing_map)
 #define FUSE_DEV_IOC_BACKING_CLOSE	_IOW(FUSE_DEV_IOC_MAGIC, 2, uint32_t)
 #endif
+#ifndef FUSE_HAS_RESEND
+#define FUSE_HAS_RESEND		(1ULL << 39)	/* 6.9 */
+#endif
+#define CFS_FUSE_NOTIFY_RESEND	7		/* FUSE_NOTIFY_RESEND, an enumerator: cannot be asked for */
 #ifndef FUSE_OVER_IO_URING
 #define FUSE_OVER_IO_URING	(1ULL << 41)	/* 6.14 */
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * statx_atomic.h - what statx(2) tells of atomic writes since Linux 6.11, and RWF_ATOMIC, for headers
+ * statx_atomic.h - what statx(2) tells of atomic writes since Linux 6.11 (6.16), and RWF_ATOMIC, for headers
  * that are older. Values from the kernel's include/uapi/linux/{stat,fs}.h.
  */
 #ifndef UAPI_STATX_ATOMIC_H
@@ -24,6 +24,7 @@
 #define UAPI_STATX_DIO_OFFSET_ALIGN_AT		0x9c
 #define UAPI_STATX_ATOMIC_UNIT_MIN_AT		0xa8
 #define UAPI_STATX_ATOMIC_UNIT_MAX_AT		0xac
+#define UAPI_STATX_ATOMIC_UNIT_MAX_OPT_AT	0xb8	/* Linux 6.16 */
 
 static inline uint32_t uapi_statx_u32(const void *statxbuf, unsigned at)
 {

@@ -9,6 +9,7 @@
 #include "base/base.h"
 #include "base/hash.h"
 #include "dev/zones.h"
+#include "selftests/lib/realdev.h"
 
 #define TIMERS_MAX 64u
 #define SECTOR 512u
@@ -39,6 +40,9 @@ struct cfs_crashdev {
 	struct cfs_clock clock;
 	struct cfs_zone_geometry g; /* n_zones 0: it has none */
 	struct cfs_zones *zones;
+	struct cfs_sparse *sparse; /* NULL: all of it is there */
+	struct realdev *real;	/* does the same, or NULL */
+	bool leads;		/* and it is this model, the newest, that it follows */
 	uint8_t *initial, *bytes;
 	uint8_t *cached; /* what reads saw at the beginning, if the medium had less: cfs_crashdev_set_medium() */
 	struct pending *pending;
@@ -171,7 +175,7 @@ static int cd_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 	uint64_t log = NEVER, at = 0;
 
 	CFS_ASSERT(!cfs_dev_check(dev, req));
-	if (req->op != CFS_DEV_READ && req->op != CFS_DEV_DISCARD)
+	if (writes(req->op) || req->op == CFS_DEV_FLUSH || req->op > CFS_DEV_DISCARD)
 		log = log_add(cd, req->op, req->offset, req->len, req->flags & CFS_DEV_DURABLE);
 	if (writes(req->op)) {
 		cd->writes++;
@@ -190,6 +194,29 @@ static int cd_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 	return 0;
 }
 
+/* what the file system below says */
+static int sparse_step(struct cfs_crashdev *cd, enum cfs_dev_op op, uint64_t off, uint64_t len)
+{
+	if (op == CFS_DEV_WRITE || op == CFS_DEV_RESERVE)
+		return cfs_sparse_take(cd->sparse, off, len);
+	if (op == CFS_DEV_DISCARD)
+		cfs_sparse_give(cd->sparse, off, len);
+	else if (op == CFS_DEV_ROOM)
+		cfs_sparse_room(cd->sparse, &cd->dev.room);
+	return 0;
+}
+
+static int cd_reserved_sync(struct cfs_dev *dev, uint64_t offset, uint64_t len)
+{
+	return of(dev)->sparse ? cfs_sparse_has(of(dev)->sparse, offset, len) : -EOPNOTSUPP;
+}
+
+void cfs_crashdev_sparse(struct cfs_crashdev *cd, struct cfs_sparse *sparse)
+{
+	cd->sparse = sparse;
+	cd->dev.info.flags |= CFS_DEV_F_SPARSE;
+}
+
 /* what the device makes of it. 0, or the error */
 static int outcome(struct cfs_crashdev *cd, struct pending *p, uint64_t *at)
 {
@@ -200,6 +227,8 @@ static int outcome(struct cfs_crashdev *cd, struct pending *p, uint64_t *at)
 		cd->fail_n[req->op]--;
 		rc = cd->fail_err[req->op];
 	}
+	if (!rc && cd->sparse)
+		rc = sparse_step(cd, req->op, req->offset, req->len);
 	if (!zone)
 		zone = zone_step(cd, req->op, req->offset, req->len, !rc, at);
 	rc = rc ? rc : zone;
@@ -208,17 +237,39 @@ static int outcome(struct cfs_crashdev *cd, struct pending *p, uint64_t *at)
 	return rc;
 }
 
+/* the real device below knows nothing of zones that the test has let fail */
+static bool alive(struct cfs_crashdev *cd, enum cfs_dev_op op, uint64_t offset)
+{
+	struct cfs_zone z;
+
+	if (!cd->zones || op == CFS_DEV_FLUSH)
+		return true;
+	CFS_ASSERT(cfs_zones_report(cd->zones, offset / cd->g.zone_bytes * cd->g.zone_bytes, &z, 1) == 1);
+	return z.state != CFS_ZONE_OFFLINE && (z.state != CFS_ZONE_READONLY || op == CFS_DEV_READ);
+}
+
+/* what came from a real device where nothing was ever written is no better than what the model makes up */
+static void hide_unwritten(struct cfs_crashdev *cd, const struct cfs_dev_req *req)
+{
+	uint64_t at = req->offset;
+
+	for (uint32_t i = 0; i < req->iovcnt && cd->zones; i++, at += req->iov[i - 1].iov_len)
+		CFS_ASSERT(!cfs_zones_read(cd->zones, at, req->iov[i].iov_base, req->iov[i].iov_len));
+}
+
 static void complete(struct cfs_crashdev *cd, struct pending p)
 {
 	struct cfs_dev_req *req = p.req;
-	uint64_t at = req->offset, in = 0;
+	uint64_t at = req->offset, in = 0, begin;
 
+	if (cd->leads && alive(cd, req->op, at))
+		realdev_before(cd->real, req->op, at, req->len);
 	req->result = outcome(cd, &p, &at);
 	if (req->result) {
 		req->done(req);
 		return;
 	}
-	req->ret_offset = at;
+	req->ret_offset = begin = at;
 	if (req->op == CFS_DEV_READ || writes(req->op)) {
 		for (uint32_t i = 0; i < req->iovcnt; i++) {
 			void *buf = req->iov[i].iov_base;
@@ -240,6 +291,11 @@ static void complete(struct cfs_crashdev *cd, struct pending p)
 		memset(cd->bytes + req->offset, 0xdc,
 		       req->len); /* anything may be there afterwards */
 	}
+	if (cd->leads && !req->result) {
+		realdev_do(cd->real, req, begin);
+		if (req->op == CFS_DEV_READ)
+			hide_unwritten(cd, req);
+	}
 	req->result = req->result ? req->result : (int64_t)req->len;
 	if (p.log != NEVER && req->result >= 0 && !cd->forget)
 		cd->log[p.log].completed = ++cd->events;
@@ -259,7 +315,11 @@ static int sync_op(struct cfs_crashdev *cd, enum cfs_dev_op op, uint64_t offset,
 		cd->fail_n[op]--;
 		return cd->fail_err[op];
 	}
-	rc = zone_begin(cd, op, offset);
+	rc = cd->sparse ? sparse_step(cd, op, offset, len) : 0;
+	if (!rc && cd->leads && alive(cd, op, offset))
+		realdev_before(cd->real, op, offset, len);
+	if (!rc)
+		rc = zone_begin(cd, op, offset);
 	if (!rc)
 		rc = zone_step(cd, op, offset, len, true, &at);
 	if (rc)
@@ -273,6 +333,8 @@ static int sync_op(struct cfs_crashdev *cd, enum cfs_dev_op op, uint64_t offset,
 		cd->log[log].completed = ++cd->events;
 	}
 	cd->writes += writes(op);
+	if (cd->leads)
+		realdev_sync(cd->real, op, offset, (void *)(uintptr_t)buf, len);
 	return 0;
 }
 
@@ -301,7 +363,23 @@ static int cd_read_sync(struct cfs_dev *dev, uint64_t offset, void *buf, uint32_
 	CFS_ASSERT(!((offset | len) & (dev->info.write_unit - 1)) &&
 		   offset + len <= dev->info.size_bytes);
 	memcpy(buf, of(dev)->bytes + offset, len);
+	if (of(dev)->leads && alive(of(dev), CFS_DEV_READ, offset)) {
+		realdev_before(of(dev)->real, CFS_DEV_READ, offset, len);
+		realdev_sync(of(dev)->real, CFS_DEV_READ, offset, buf, len);
+	}
 	return of(dev)->zones ? cfs_zones_read(of(dev)->zones, offset, buf, len) : 0;
+}
+
+static void cd_mem_add(struct cfs_dev *dev, void *base, size_t len)
+{
+	if (of(dev)->real)
+		realdev_mem(of(dev)->real, base, len, true);
+}
+
+static void cd_mem_del(struct cfs_dev *dev, void *base)
+{
+	if (of(dev)->real)
+		realdev_mem(of(dev)->real, base, 0, false);
 }
 
 static void cd_close(struct cfs_dev *dev)
@@ -318,6 +396,9 @@ static const struct cfs_dev_ops cd_ops = {
 	.zone_report = cd_zone_report,
 	.zone_sync = cd_zone_sync,
 	.flush_sync = cd_flush_sync,
+	.reserved_sync = cd_reserved_sync,
+	.mem_add = cd_mem_add,
+	.mem_del = cd_mem_del,
 	.close = cd_close,
 };
 
@@ -412,7 +493,36 @@ bool cfs_crashdev_turn(struct cfs_crashdev *cd)
 	return true;
 }
 
-struct cfs_crashdev *cfs_crashdev_create(uint64_t size_bytes, const uint8_t *image, uint64_t seed)
+static uint64_t zone_written(void *arg, uint32_t zone, bool *ret_full)
+{
+	struct cfs_crashdev *cd = arg;
+	struct cfs_zone z;
+
+	CFS_ASSERT(cfs_zones_report(cd->zones, zone * cd->g.zone_bytes, &z, 1) == 1);
+	*ret_full = z.state == CFS_ZONE_FULL;
+	return cfs_zones_written(cd->zones, zone);
+}
+
+static struct cfs_crashdev *leader;	/* there is one real device, and several models at a time */
+
+static void real_begin(struct cfs_crashdev *cd)
+{
+	const struct realdev_model m = {
+		.g = cd->zones ? &cd->g : NULL, .image = cd->bytes, .written = zone_written, .arg = cd,
+		.size_bytes = cd->dev.info.size_bytes,
+	};
+
+	cd->real = realdev_get();
+	if (!cd->real)
+		return;
+	if (leader)
+		leader->leads = false;
+	leader = cd;
+	cd->leads = true;
+	realdev_begin(cd->real, &m, &cd->dev.info);
+}
+
+static struct cfs_crashdev *create(uint64_t size_bytes, const uint8_t *image, uint64_t seed)
 {
 	struct cfs_crashdev *cd = calloc(1, sizeof(*cd));
 
@@ -440,15 +550,24 @@ struct cfs_crashdev *cfs_crashdev_create(uint64_t size_bytes, const uint8_t *ima
 	return cd;
 }
 
+struct cfs_crashdev *cfs_crashdev_create(uint64_t size_bytes, const uint8_t *image, uint64_t seed)
+{
+	struct cfs_crashdev *cd = create(size_bytes, image, seed);
+
+	real_begin(cd);
+	return cd;
+}
+
 struct cfs_crashdev *cfs_crashdev_create_zoned(const struct cfs_zone_geometry *g, const uint8_t *image,
 					       uint64_t seed)
 {
-	struct cfs_crashdev *cd = cfs_crashdev_create(g->zone_bytes * g->n_zones, image, seed);
+	struct cfs_crashdev *cd = create(g->zone_bytes * g->n_zones, image, seed);
 
 	CFS_ASSERT(g->zone_bytes - g->zone_capacity >= sizeof(struct zone_mark));
 	cd->g = *g;
 	cd->zones = zones_from(cd, cd->bytes);
 	cfs_zones_info(cd->zones, &cd->dev.info);
+	real_begin(cd);
 	return cd;
 }
 
@@ -465,6 +584,8 @@ void cfs_crashdev_destroy(struct cfs_crashdev *cd)
 {
 	if (!cd)
 		return;
+	if (leader == cd)
+		leader = NULL;
 	log_free(cd);
 	cfs_zones_destroy(cd->zones);
 	free(cd->pending);
@@ -567,7 +688,7 @@ static void tear(const struct logged *l, uint64_t luck, uint64_t *rnd,
 static void zone_image(struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mode mode, uint64_t *rnd,
 		       uint32_t zone, uint8_t *out)
 {
-	const uint64_t start = zone * cd->g.zone_bytes;
+	const uint64_t start = zone * cd->g.zone_bytes, unit = cd->dev.info.write_unit;
 	struct zone_mark *m = mark_of(cd, out, zone);
 	uint64_t firm = m->written, at = firm, since = 0, cut;
 	bool full = m->state == CFS_ZONE_FULL;
@@ -594,7 +715,7 @@ static void zone_image(struct cfs_crashdev *cd, uint64_t when, enum cfs_crash_mo
 	}
 	cut = mode == CFS_CRASH_NONE ? firm :
 	      mode == CFS_CRASH_ALL  ? at :
-				       firm + next_random(rnd) % ((at - firm) / SECTOR + 1) * SECTOR;
+				       firm + next_random(rnd) % ((at - firm) / unit + 1) * unit;
 	/* the cut falls between requests, or in none that is atomic */
 	for (uint64_t i = since; i < cd->n_log && cd->log[i].submitted <= when; i++) {
 		const struct logged *l = &cd->log[i];

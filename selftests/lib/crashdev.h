@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "dev/dev.h"
+#include "sim/sparse.h"
 
 struct cfs_crashdev;
 
@@ -45,6 +46,8 @@ uint8_t *cfs_crashdev_bytes(struct cfs_crashdev *cd);
 void cfs_crashdev_set_medium(struct cfs_crashdev *cd, const uint8_t *image);
 /* do not record writes from now on (long runs) */
 void cfs_crashdev_forget(struct cfs_crashdev *cd);
+/* from now on it is a file with little room; the model stays the caller's, as other devices with the same bytes need it */
+void cfs_crashdev_sparse(struct cfs_crashdev *cd, struct cfs_sparse *sparse);
 /* the next n requests of that kind fail with err */
 void cfs_crashdev_fail(struct cfs_crashdev *cd, enum cfs_dev_op op, uint32_t n, int err);
 

@@ -231,12 +231,18 @@ static void fake_close(struct cfs_nvme_port *port)
 	fake_of(port)->closed = true;
 }
 
+static bool fake_removed(struct cfs_nvme_port *port)
+{
+	return cfs_container_of(port, struct fakenvme, port)->removed;
+}
+
 static const struct cfs_nvme_port_ops fake_ops = {
 	.name = "fake",
 	.version = CFS_NVME_PORT_VERSION,
 	.submit = fake_submit,
 	.sync = fake_sync,
 	.pause = fake_pause,
+	.removed = fake_removed,
 	.close = fake_close,
 };
 

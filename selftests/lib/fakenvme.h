@@ -27,7 +27,7 @@ struct fakenvme {
 	uint64_t *wp;		/* blocks, of each zone */
 	uint8_t *full;
 	struct cfs_nvme_io *head, *tail;
-	bool posted, closed;
+	bool posted, closed, removed;
 	struct cfs_rng rng;
 	uint32_t shuffle;	/* complete in any order, and one in so many commands fails, if not 0 */
 	struct fakenvme_fault faults[FAKENVME_FAULTS];

@@ -455,14 +455,28 @@ static void on_reclaimed(struct client_s *c, struct cfs_msg *msg)
 
 /* ---- recalls ------------------------------------------------------------------------------------------------------------ */
 
+/* what was cached, and written and not saved, goes before anybody is told anything */
+static void look_at_deadline(struct client_s *c)
+{
+	if (client_clock(c) < c->deadline_ns || c->expired)
+		return;
+	trace("client %u: the deadline has passed", c->i);
+	W->st.expired++;
+	c->expired = true;
+	forget_all(c);
+}
+
 static void on_ask(struct client_s *c, struct cfs_msg *msg)
 {
 	uint64_t ino = cfs_get_le64(msg->body), t = cfs_clock_real_ns(cfs_sim_node_clock(c->sn));
-	struct file_ent *f = file_find(c, ino);
 	struct cfs_ask_rep rep = { 0 };
 	struct cfs_msg_hdr hdr;
+	struct file_ent *f;
 
 	W->st.asks++;
+	if (c->state == CL_UP)
+		look_at_deadline(c);
+	f = file_find(c, ino);
 	if (f && f->dirty && client_live(c)) {
 		rep.known = cfs_cpu_to_le32(1);
 		rep.size = cfs_cpu_to_le64(f->size);
@@ -470,6 +484,7 @@ static void on_ask(struct client_s *c, struct cfs_msg *msg)
 		rep.mtime.sec = rep.ctime.sec = cfs_cpu_to_le64(t / CFS_NSEC_PER_SEC);
 		rep.mtime.nsec = rep.ctime.nsec = cfs_cpu_to_le32((uint32_t)(t % CFS_NSEC_PER_SEC));
 	}
+	trace("client %u is asked about %" PRIu64 ": size %" PRIu64 "%s", c->i, ino, cfs_le64_to_cpu(rep.size), rep.known ? "" : ", not known");
 	cfs_hdr_init_reply(&hdr, &msg->hdr, 0);
 	link_send(&c->links[CALLBACK], &hdr, &rep, sizeof(rep), NULL, 0);
 }
@@ -748,12 +763,7 @@ static void session_tick(struct client_s *c)
 			link_drop(&c->links[0], 0);
 		return;
 	}
-	if (t >= c->deadline_ns && !c->expired) {
-		trace("client %u: the deadline has passed", c->i);
-		W->st.expired++;
-		c->expired = true;
-		forget_all(c);
-	}
+	look_at_deadline(c);
 	if (c->seen_epoch != c->epoch) {
 		if (c->links[0].ready && c->links[0].epoch != c->seen_epoch)
 			link_drop(&c->links[0], 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * data.c - file contents. Under an exclusive lease a client writes into its own copy at once, and that moment is when
- * everybody must see it; a flush puts it into the file, inline or as an object. Contents that are read, from the server or
+ * everybody must see it; a flush puts it into the file, inline or as an object. When the leader says that the file is contended it is
+ * written without a lease, one piece at a time, at a place or at the end. Contents that are read, from the server or
  * from a copy under a lease, must be what the file held at some moment between question and answer.
  */
 #include "sim_i.h"
@@ -12,6 +13,7 @@ static void done(struct thread *th)
 	th->step = 0;
 	th->r.payload = NULL;
 	th->r.payload_len = 0;
+	th->through = th->append = false;
 }
 
 static void check_bytes(struct client_s *c, uint64_t ino, const uint8_t *data, uint64_t size, uint64_t from, uint64_t to, const char *what)
@@ -47,9 +49,22 @@ static void write_local(struct client_s *c, struct file_ent *f)
 	f->size = cfs_max(f->size, off + len);
 	f->ver++;
 	f->dirty = true;
+	trace("client %u writes %" PRIu64 ", which has %" PRIu64 " bytes now", c->i, f->ino, f->size);
 	forget_attr(c, f->ino);
 	dirty_set(c, f->ino);
 	W->st.writes++;
+}
+
+/* docs/leases.md: a COMMIT without a lease and an OPEN of the same file are never on their way at the same time */
+static bool on_its_way(const struct client_s *c, unsigned t, uint64_t ino, bool through)
+{
+	for (unsigned i = 0; i < SLOTS; i++) {
+		const struct thread *th = &c->th[i];
+
+		if (i != t && th->ino == ino && (through ? th->through : th->r.busy && th->r.op == CFS_OP_OPEN))
+			return true;
+	}
+	return false;
 }
 
 void data_start(struct client_s *c, unsigned t, uint64_t ino, bool write)
@@ -66,13 +81,106 @@ void data_start(struct client_s *c, unsigned t, uint64_t ino, bool write)
 		check_bytes(c, ino, f->data, f->size, now(), now(), "its copy");
 		return;
 	}
+	if (on_its_way(c, t, ino, true))
+		return;
 	th->job = write ? JOB_WRITE : JOB_READ;
 	th->ino = ino;
 	th->step = 0;
 	th->open_inv = now();
 	th->file_ver = f ? f->ver : 0;
 	req_start(c, t, CFS_OP_OPEN, (uint32_t)body_open(th->r.body, ino, write ? CFS_LEASE_EXCL : CFS_LEASE_SHARED,
-							 f && f->open ? CFS_OPEN_KEEP : 0));
+							 (f && f->open ? CFS_OPEN_KEEP : 0) |
+							 (write && pick(4) ? CFS_OPEN_THROUGH : 0)));
+}
+
+/* ---- writing through ----------------------------------------------------------------------------------------------- */
+
+static void commit(struct client_s *c, unsigned t);
+static void write_object(struct client_s *c, unsigned t);
+
+/* the file is contended: without a lease, whatever shared one there is given up by ourselves */
+static void through_start(struct client_s *c, unsigned t)
+{
+	struct thread *th = &c->th[t];
+	struct file_ent *f = file_find(c, th->ino);
+	uint64_t max = W->n_servers > 1 ? 4000 : 6000, size = th->size;
+	struct cfs_rng rng;
+
+	if (th->job != JOB_WRITE || W->calm || own_change(c, 0, th->ino) || on_its_way(c, t, th->ino, false) ||
+	    (f && (f->dirty || f->flushing || f->lease == CFS_LEASE_EXCL))) {
+		done(th);
+		return;
+	}
+	if (f) {
+		f->lease = CFS_LEASE_NONE;
+		f->known = false;
+	}
+	forget_attr(c, th->ino);
+	th->through = true;
+	th->append = pick(2) && size < max / 2;
+	th->off = pick((unsigned)cfs_min(size, max / 2) + 1);
+	th->size = 1 + pick(pick(3) ? 300 : 1500);
+	th->has_obj = false;
+	cfs_rng_seed(&rng, cfs_sim_random(W->sim));
+	for (uint64_t i = 0; i < th->size; i++)
+		th->buf[i] = (uint8_t)cfs_rng_next(&rng);
+	if (W->n_servers == 1 && pick(2))
+		write_object(c, t);
+	else
+		commit(c, t);
+}
+
+static void through_item(const struct thread *th, struct cfs_commit_item *it)
+{
+	uint32_t flags = (th->append ? CFS_CI_APPEND : 0) | (th->has_obj ? 0 : CFS_CI_PATCH);
+
+	it->flags = cfs_cpu_to_le32(flags);
+	it->size = cfs_cpu_to_le64(th->has_obj || th->append ? 0 : th->off);
+}
+
+static void through_committed(struct client_s *c, unsigned t, struct cfs_msg *msg)
+{
+	struct thread *th = &c->th[t];
+	uint32_t status = cfs_le32_to_cpu(msg->hdr.status);
+	struct file_ent *f = file_find(c, th->ino);
+	struct cfs_commit_result res = { .status = msg->hdr.status };
+	uint64_t ino = th->ino;
+	bool obj = th->has_obj;
+
+	if (!status && cfs_le32_to_cpu(msg->hdr.body_len) == sizeof(struct cfs_commit_rep) + sizeof(res))
+		memcpy(&res, (const uint8_t *)msg->body + sizeof(struct cfs_commit_rep), sizeof(res));
+	else if (status != ENOSPC)
+		fail("client %u: COMMIT through to inode %" PRIu64 " is answered with %u", c->i, ino, status);
+	done(th);
+	cfs_breaks_note(&c->breaks, CFS_BRK_ATTR | CFS_BRK_DATA, 0, ino, NULL, 0);	/* replies on their way are from before it */
+	forget_attr(c, ino);
+	if (f)
+		f->known = false;
+	switch (cfs_le32_to_cpu(res.status)) {
+	case 0:
+		W->st.through++;
+		trace("client %u wrote %" PRIu64 " through", c->i, ino);
+		W->hot = cfs_le32_to_cpu(res.flags) & CFS_CR_CONTENDED ? ino : 0;
+		if (W->hot && pick(4)) {	/* as it was told, without asking */
+			th->job = JOB_WRITE;
+			th->ino = ino;
+			th->size = cfs_le64_to_cpu(res.attr.size);
+			through_start(c, t);
+		}
+		break;
+	case ENOSPC: case ENOENT: case ESTALE:
+		break;
+	case EINVAL:
+		if (obj)	/* bytes in the inode that it does not cover */
+			break;
+		/* fallthrough */
+	case EMSGSIZE:
+		if (!obj)
+			break;
+		/* fallthrough */
+	default:
+		fail("client %u: COMMIT through to inode %" PRIu64 " gives %u", c->i, ino, cfs_le32_to_cpu(res.status));
+	}
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
@@ -155,6 +263,11 @@ static void opened(struct client_s *c, unsigned t, struct cfs_msg *msg)
 		keep_attr(c, th->r.gen, &rep.attr);
 	th->open_rep = now();
 	th->open_gen = th->r.gen;
+	if (cfs_le32_to_cpu(rep.valid) & CFS_V_CONTENDED) {
+		W->hot = th->ino;
+		through_start(c, t);
+		return;
+	}
 	if (th->n_ext && cfs_le64_to_cpu(rep.extents_end) < th->size) {	/* more extents than we want to know of */
 		done(th);
 		return;
@@ -177,7 +290,7 @@ static void object_read(struct client_s *c, unsigned t, struct cfs_msg *msg)
 		fail("inode %" PRIu64 " has an extent in an object that nobody wrote", th->ino);
 		return;
 	}
-	if (status == CFS_E_CORRUPT && o->rotten) {
+	if (status == CFS_E_CORRUPT ? o->rotten : status == CFS_E_NOOBJECT && (o->lost || o->cut)) {
 		W->st.corrupt++;
 		done(th);
 		return;
@@ -218,7 +331,8 @@ static void commit(struct client_s *c, unsigned t)
 	th->r.payload_len = 0;
 	if (th->has_obj) {
 		struct cfs_extent x = { .len = cfs_cpu_to_le32((uint32_t)th->size), .oid = th->oid,
-			.obj_len = cfs_cpu_to_le32((uint32_t)th->size) };
+			.obj_len = cfs_cpu_to_le32((uint32_t)th->size),
+			.file_off = cfs_cpu_to_le64(th->through && !th->append ? th->off : 0) };
 
 		it.n_extents = cfs_cpu_to_le32(1);
 		memcpy(th->r.body + len, &x, sizeof(x));
@@ -229,6 +343,8 @@ static void commit(struct client_s *c, unsigned t)
 		memcpy(th->r.body + len, th->buf, th->size);
 		len += (uint32_t)th->size;
 	}
+	if (th->through)
+		through_item(th, &it);
 	memcpy(th->r.body, &q, sizeof(q));
 	memcpy(th->r.body + sizeof(q), &it, sizeof(it));
 	th->step = 1;
@@ -278,7 +394,7 @@ static void flush_failed(struct client_s *c, struct thread *th)
 {
 	struct file_ent *f = file_find(c, th->ino);
 
-	if (f)
+	if (f && !th->through)
 		f->flushing = false;
 	done(th);
 }
@@ -331,7 +447,10 @@ void data_reply(struct client_s *c, unsigned t, struct cfs_msg *msg)
 		object_read(c, t, msg);
 		break;
 	case CFS_OP_COMMIT:
-		committed(c, t, msg);
+		if (th->through)
+			through_committed(c, t, msg);
+		else
+			committed(c, t, msg);
 		break;
 	case CFS_OP_OBJ_WRITE:
 		if (status == ENOSPC || status == EIO) {

@@ -11,6 +11,7 @@
 
 #define DEFAULT_SEEDS	60u
 #define DEFAULT_SECONDS	35
+#define FULL_SEEDS	6u
 #define POWERCUT_SEEDS	4u
 #define POWERCUT_MS	2000u
 
@@ -26,13 +27,14 @@ static void usage(FILE *f)
 {
 	fputs("usage: sim [options]\n"
 	      "      --seed N      run this seed alone\n"
-	      "      --seeds N     run N seeds (default: as many as fit into 35 s, then a few with --powercut)\n"
+	      "      --seeds N     run N seeds (default: as many as fit into 35 s, then a few with --full and --powercut)\n"
 	      "      --start N     the first of them (default 1)\n"
 	      "      --nodes N     servers, 1 to 5 (default 1)\n"
 	      "      --clients N   2 to 5 (default: by the seed)\n"
 	      "      --ms N        virtual milliseconds of bad weather (default: by the seed)\n"
 	      "      --full        disks are full at times\n"
 	      "      --powercut    nothing but power cuts, every few milliseconds; the state is checked after each\n"
+	      "      --disk KIND   plain, zoned or atomic (default: by the seed)\n"
 	      "      --trace       tell everything\n", f);
 }
 
@@ -41,7 +43,8 @@ static const struct option opts[] = {
 	{ "start", required_argument, NULL, 'b' }, { "nodes", required_argument, NULL, 'N' },
 	{ "clients", required_argument, NULL, 'c' }, { "ms", required_argument, NULL, 'm' },
 	{ "steps", required_argument, NULL, 'm' }, { "full", no_argument, NULL, 'f' },
-	{ "powercut", no_argument, NULL, 'p' }, { "trace", no_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' }, { 0 },
+	{ "powercut", no_argument, NULL, 'p' }, { "disk", required_argument, NULL, 'd' },
+	{ "trace", no_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' }, { 0 },
 };
 
 static bool one(unsigned test, uint64_t seed, const struct options *o, struct stats *st, uint64_t *hash)
@@ -50,14 +53,16 @@ static bool one(unsigned test, uint64_t seed, const struct options *o, struct st
 	bool ok = world_run(seed, o, st, hash);
 
 	printf("%s %u - seed %" PRIu64 ": %" PRIu64 " entries, %" PRIu64 " replies, %" PRIu64 " cached answers, %" PRIu64 " data reads, %"
-	       PRIu64 " recalls, %" PRIu64 "+%" PRIu64 " crashes, %" PRIu64 " fenced, %.1f s\n", ok ? "ok" : "not ok", test, seed, st->entries,
-	       st->replies, st->cached, st->data_reads, st->breaks, st->crashes, st->powers, st->fenced, seconds() - begin);
+	       PRIu64 " written through, %" PRIu64 " recalls, %" PRIu64 "+%" PRIu64 " crashes, %" PRIu64 " fenced, %.1f s\n", ok ? "ok" : "not ok", test, seed, st->entries,
+	       st->replies, st->cached, st->data_reads, st->through, st->breaks, st->crashes, st->powers, st->fenced, seconds() - begin);
 	if (!ok) {
 		printf("# to replay: make sim SEED=%" PRIu64 " ARGS=\"--nodes %u", seed, o->servers);
 		if (o->clients)
 			printf(" --clients %u", o->clients);
 		if (o->ms)
 			printf(" --ms %u", o->ms);
+		if (o->disk)
+			printf(" --disk %s", disk_kind_names[o->disk]);
 		printf("%s%s\"\n", o->full ? " --full" : "", o->powercut ? " --powercut" : "");
 	}
 	fflush(stdout);
@@ -71,6 +76,7 @@ int main(int argc, char **argv)
 	struct stats st;
 	unsigned test = 0, failed = 0;
 	double begin = seconds();
+	bool bad = false;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "h", opts, NULL)) != -1) {
@@ -84,13 +90,19 @@ int main(int argc, char **argv)
 		case 'c': o.clients = (unsigned)v; break;
 		case 'm': o.ms = (unsigned)v; break;
 		case 'f': o.full = true; break;
+		case 'd':
+			o.disk = DISK_KINDS - 1;
+			while (o.disk && strcmp(optarg, disk_kind_names[o.disk]))
+				o.disk--;
+			bad |= !o.disk;
+			break;
 		case 'p': o.powercut = true; break;
 		case 't': o.trace = true; break;
 		case 'h': usage(stdout); return 0;
 		default: usage(stderr); return 2;
 		}
 	}
-	if (optind < argc || o.servers < 1 || o.servers > NODES_MAX || (o.clients && (o.clients < 2 || o.clients > CLIENTS_MAX))) {
+	if (bad || optind < argc || o.servers < 1 || o.servers > NODES_MAX || (o.clients && (o.clients < 2 || o.clients > CLIENTS_MAX))) {
 		usage(stderr);
 		return 2;
 	}
@@ -110,6 +122,10 @@ int main(int argc, char **argv)
 		printf("%s %u - seed %" PRIu64 " replays exactly\n", again == hash ? "ok" : "not ok", ++test, start);
 	}
 	if (!seeds) {
+		o.full = true;
+		for (seed = 1; seed <= FULL_SEEDS; seed++)
+			failed += !one(++test, seed, &o, &st, &hash);
+		o.full = false;
 		o.powercut = true;
 		o.ms = POWERCUT_MS;
 		for (seed = 1; seed <= POWERCUT_SEEDS; seed++)

@@ -30,6 +30,7 @@
 #include "rpc/codec.h"
 #include "selftests/lib/shard_world.h"
 #include "server/cluster/node_i.h"
+#include "server/store/journal_i.h"
 #include "sim/sim.h"
 
 #define MS		CFS_NSEC_PER_MSEC
@@ -110,6 +111,8 @@ struct object {				/* as it was written; never freed before the end */
 	uint32_t len;
 	uint8_t *bytes;
 	bool rotten, committed;
+	/* so that it may be missing: in a zone that is gone; or a start named it as not whole, which counts until the next one */
+	bool lost, cut;
 };
 
 struct entry {				/* a log entry that was applied */
@@ -158,6 +161,8 @@ struct thread {
 	uint64_t lock_ino;
 	struct cfs_oid oid;		/* of the object it has flushed to */
 	bool has_obj;
+	bool through, append;		/* writes without a lease: buf goes to off, or to the end */
+	uint64_t off;
 };
 
 struct name_ent {
@@ -225,16 +230,22 @@ struct server {
 	char addr[16], dir[64];
 	struct cfs_sim_node *sn;
 	struct cfs_sim_disk *disk;
+	uint64_t disk_bytes;
+	uint32_t n_zones;		/* 0: its disk has none */
+	unsigned zones_failed;
+	bool root_failed;
+	uint64_t steady_ns;		/* a zone went offline: until then nothing else happens to the server */
 	struct cfs_dev *dev;
 	struct cfs_node *node;
 	struct cfs_node_target target;
 	struct cfs_raft_member members[NODES_MAX];
 	bool started, stopped, failed, power;
+	bool sparse;		/* its disk is a file in a file system that runs full */
 };
 
 struct stats {
 	uint64_t entries, records, replies, reads, cached, kept, breaks, asks, crashes, powers, cuts, partitions, deaths,
-		fenced, flushed, writes, data_reads, rotten, corrupt, locks, lost_sessions, reclaims, expired, full;
+		fenced, flushed, through, writes, data_reads, rotten, zones, corrupt, locks, lost_sessions, reclaims, expired, full;
 };
 
 struct simworld {
@@ -260,6 +271,7 @@ struct simworld {
 	struct entry *entries;
 	unsigned n_entries, cap_entries;
 	struct stats st;
+	uint64_t hot;			/* an inode that is written through: more of that. 0: none */
 };
 extern struct simworld *W;
 
@@ -279,10 +291,13 @@ void *xrealloc(void *p, size_t n);
 void *xcalloc(size_t n);
 
 /* world.c */
+enum disk_kind { DISK_ANY, DISK_PLAIN, DISK_ZONED, DISK_ATOMIC, DISK_KINDS };	/* ANY: by the seed */
+extern const char *const disk_kind_names[DISK_KINDS];
 struct options {
 	unsigned clients, servers;	/* clients 0: by the seed */
 	unsigned ms;			/* of virtual time with faults; 0: by the seed */
 	bool trace, full, powercut;
+	enum disk_kind disk;
 };
 /* false: failed, and said so */
 bool world_run(uint64_t seed, const struct options *o, struct stats *sum, uint64_t *ret_trace);

@@ -12,6 +12,7 @@
 #define SEGMENT_BYTES	(1u << 20)
 
 struct simworld *W;
+const char *const disk_kind_names[DISK_KINDS] = { "any", "plain", "zoned", "atomic" };
 
 void *xrealloc(void *p, size_t n)
 {
@@ -79,14 +80,26 @@ static void reboot(void *arg)
 	server_start(s);
 }
 
-/* it may do so when its disk refuses writes, and for no other reason */
+/* it may do so when its disk refuses all writes, and for no other reason */
 static void give_up(struct server *s, const char *why)
 {
 	s->failed = true;
 	trace("server %u gives up: %s", s->i, why);
-	if (!W->full)
+	if (!W->full || s->sparse)
 		fail("server %u gives up: %s", s->i, why);
 	cfs_sim_at(W->sim, now() + 500 * MS, reboot, s);
+}
+
+/* objects that the store found not whole when it was opened: the next start knows nothing of them any more */
+static void note_cuts(struct server *s)
+{
+	if (!s->node || !s->node->n_targets)
+		return;
+	for (unsigned i = 0; i < W->n_objects; i++) {
+		struct object *o = &W->objects[i];
+
+		o->cut |= o->rotten && cfs_cut_find(s->node->targets[0].store, &o->oid);
+	}
 }
 
 static void on_started(void *arg, int err, const char *why)
@@ -99,6 +112,7 @@ static void on_started(void *arg, int err, const char *why)
 		return;
 	}
 	s->started = true;
+	note_cuts(s);
 	trace("server %u serves", s->i);
 	if (!s->power)
 		return;
@@ -164,6 +178,7 @@ static void server_crash(struct server *s, enum cfs_sim_crash how)
 
 	if (!s->node)
 		return;
+	note_cuts(s);
 	trace("server %u %s", s->i, how == CFS_SIM_POWER ? "loses power" : "is killed");
 	cfs_sim_node_crash(s->sn, how);
 	cfs_node_stop(s->node, on_stopped);
@@ -177,18 +192,76 @@ static void server_crash(struct server *s, enum cfs_sim_crash how)
 		abort();
 }
 
-static void server_format(struct server *s)
+/* zones small enough to be changed often, and limits that are easily reached */
+static int zoned_disk(struct server *s, struct cfs_rng *rng)
 {
-	struct cfs_format_params fp = { .target_id = s->i, .segment_bytes = SEGMENT_BYTES };
+	uint32_t unit = cfs_rng_below(rng, 2) ? 4096 : 512, max_active = 5 + (uint32_t)cfs_rng_below(rng, 12);
+	struct cfs_zone_geometry g = {
+		.zone_capacity = SEGMENT_BYTES * (1 + cfs_rng_below(rng, 3)) + cfs_rng_below(rng, 40) * unit,
+		.max_active = max_active < 15 ? max_active : 0,
+	};
+
+	g.zone_bytes = 1ull << 20;
+	while (g.zone_bytes < g.zone_capacity)
+		g.zone_bytes *= 2;
+	g.n_zones = (uint32_t)(DISK_BYTES / g.zone_capacity);
+	g.max_open = g.max_active && cfs_rng_below(rng, 2) ? g.max_active - (uint32_t)cfs_rng_below(rng, g.max_active - 4) : 0;
+	s->n_zones = g.n_zones;
+	s->disk_bytes = g.n_zones * g.zone_bytes;
+	return cfs_sim_disk_create_zoned(s->sn, &g, unit, &s->disk);
+}
+
+/* a log of superblocks and votes that is long in use: `left` more, and it goes on in the next zone */
+static void age_superblocks(struct cfs_dev *dev, unsigned left)
+{
+	struct cfs_disk_super sb;
+	struct cfs_root root;
+	char err[256];
+	uint64_t n;
+
+	if (cfs_super_load(&root, dev, &sb, err, sizeof(err)))
+		abort();
+	n = (dev->info.zone_capacity - root.side[0].wp) / (2 * CFS_DISK_BLOCK);
+	while (n-- > left)
+		if (cfs_super_write(&root, &sb))
+			abort();
+}
+
+/* of its own dice, so that a seed's other decisions do not depend on the kind of disk */
+static void server_format(struct server *s, enum disk_kind kind)
+{
+	struct cfs_format_params fp = { .target_id = s->i };
+	struct cfs_rng rng;
 	struct cfs_dev *dev;
 	char err[256] = "";
 
+	cfs_rng_seed(&rng, W->seed * 64 + s->i);
+	if (kind == DISK_ANY)
+		kind = (enum disk_kind)(DISK_PLAIN + cfs_rng_below(&rng, 3));
 	memcpy(fp.cluster, "simulated", 9);
-	if (cfs_sim_disk_create(s->sn, DISK_BYTES, 4096, &s->disk) || cfs_sim_disk_open(s->disk, &dev))
+	s->disk_bytes = DISK_BYTES;
+	if (kind == DISK_ZONED) {
+		if (zoned_disk(s, &rng))
+			abort();
+	} else {
+		fp.segment_bytes = SEGMENT_BYTES;
+		if (cfs_sim_disk_create(s->sn, DISK_BYTES, 4096, &s->disk))
+			abort();
+	}
+	if (kind == DISK_ATOMIC || (kind == DISK_ZONED && !cfs_rng_below(&rng, 3)))
+		cfs_sim_disk_atomic(s->disk, 4096u << cfs_rng_below(&rng, 5));
+	if (cfs_sim_disk_open(s->disk, &dev))
 		abort();
+	trace("server %u has a %s disk of %u zones, atomic unit %u", s->i, disk_kind_names[kind], s->n_zones, dev->info.atomic_unit);
 	if (cfs_store_format(dev, &fp, err, sizeof(err)))
 		fail("cannot format: %s", err);
+	if (kind == DISK_ZONED && !W->failed)
+		age_superblocks(dev, (unsigned)cfs_rng_below(&rng, 40));
 	cfs_dev_close(dev);
+	/* one in two seeds: a sparse file, and a file system below that has room for it, until others take what is left; never one with zones */
+	s->sparse = W->full && W->seed % 2 && kind != DISK_ZONED;
+	if (s->sparse)
+		cfs_sim_disk_sparse(s->disk, DISK_BYTES + (128u << 20));
 }
 
 /* ---- weather ------------------------------------------------------------------------------------------------------ */
@@ -217,23 +290,74 @@ static void heal_at(unsigned kind, unsigned i, uint64_t max_ms)
 	cfs_sim_at(W->sim, now() + cfs_sim_between(W->sim, 5 * MS, max_ms * MS), heal, (void *)(uintptr_t)(kind << 8 | i));
 }
 
-/* bits flip in an object, and in each other one that has the same bytes there */
+/* bits flip in an object, or one or two in its record's header; marked is each other one that has the same bytes there */
 static void rot(struct server *s)
 {
 	struct object *o = W->n_objects ? &W->objects[pick(W->n_objects)] : NULL;
 	const uint8_t *disk = cfs_sim_disk_bytes(s->disk), *at;
+	uint64_t off;
+	bool header;
 
 	if (!o || !o->committed || o->len < CFS_INLINE_MAX + 64)
 		return;
-	at = memmem(disk, DISK_BYTES, o->bytes + o->len - 64, 64);
+	at = memmem(disk, s->disk_bytes, o->bytes + o->len - 64, 64);
 	if (!at)
 		return;
 	for (unsigned i = 0; i < W->n_objects; i++)
 		if (memmem(W->objects[i].bytes, W->objects[i].len, o->bytes + o->len - 64, 64))
 			W->objects[i].rotten = true;
-	trace("rot in an object of %u bytes at %zu", o->len, (size_t)(at - disk));
-	cfs_sim_disk_rot(s->disk, (uint64_t)(at - disk), 64, 3);
+	off = (uint64_t)(at - disk) + 64 - o->len - CFS_DISK_BLOCK;
+	header = pick(2) && off < s->disk_bytes && !(off % CFS_DISK_BLOCK) &&
+		 !memcmp(&((const struct cfs_disk_obj *)(disk + off + sizeof(struct cfs_disk_rec)))->oid, &o->oid, sizeof(o->oid));
+	trace("rot in %s of an object of %u bytes at %zu", header ? "the header" : "the data", o->len, (size_t)(at - disk));
+	if (header)
+		cfs_sim_disk_rot(s->disk, off, CFS_DISK_OBJ_HDR(1), 1 + pick(2));
+	else
+		cfs_sim_disk_rot(s->disk, (uint64_t)(at - disk), 64, 3);
 	W->st.rotten++;
+}
+
+/* what files have in a zone that is gone is lost here, and reads as rot does */
+static void zone_lost(struct server *s, uint32_t zone)
+{
+	uint64_t zone_bytes = s->disk_bytes / s->n_zones;
+	const uint8_t *bytes = cfs_sim_disk_bytes(s->disk) + zone * zone_bytes;
+
+	for (unsigned i = 0; i < W->n_objects; i++) {
+		struct object *o = &W->objects[i];
+
+		if (!o->lost && o->len && memmem(bytes, zone_bytes, o->bytes, cfs_min(o->len, 512u))) {
+			o->rotten = o->lost = true;
+			W->st.rotten++;
+		}
+	}
+}
+
+/*
+ * A zone fails by itself. The metadata must not suffer: read-only ones are left; what the journal had in one that is offline, or
+ * the last checkpoint, is written again, given the time to notice. Votes and superblocks are there twice.
+ */
+static void zone_fails(struct server *s)
+{
+	uint32_t zone = pick(4) ? pick(s->n_zones) : pick(CFS_DISK_ROOT_ZONES);
+	bool offline = W->n_servers == 1 && !W->powercut && !W->full && pick(2);
+
+	/* of the zones with superblocks just one */
+	if (s->zones_failed >= 5 || (zone < CFS_DISK_ROOT_ZONES && s->root_failed))
+		return;
+	if (s->node && s->started && s->node->journal && s->node->journal->n_segs && !pick(3))
+		zone = CFS_DISK_ROOT_ZONES + s->node->journal->segs[pick(s->node->journal->n_segs)].seg;
+	if (offline && (!s->node || !s->started || !cfs_sim_node_alive(s->sn)))
+		return;		/* down: a start would be refused, and rightly */
+	trace("zone %u of server %u is %s", zone, s->i, offline ? "offline" : "read-only");
+	s->zones_failed++;
+	s->root_failed |= zone < CFS_DISK_ROOT_ZONES;
+	W->st.zones++;
+	if (offline) {
+		zone_lost(s, zone);
+		s->steady_ns = now() + 15000 * MS;
+	}
+	cfs_sim_disk_zone_fail(s->disk, zone, offline ? CFS_ZONE_OFFLINE : CFS_ZONE_READONLY);
 }
 
 static void weather(void *arg)
@@ -245,6 +369,16 @@ static void weather(void *arg)
 	(void)arg;
 	if (W->calm_down || W->failed)
 		return;
+	if (s->steady_ns > now()) {
+		cfs_sim_at(W->sim, now() + 100 * MS, weather, NULL);
+		return;
+	}
+	if (s->n_zones && !pick(W->powercut ? 60 : 12))
+		zone_fails(s);
+	if (s->steady_ns > now()) {
+		cfs_sim_at(W->sim, now() + 100 * MS, weather, NULL);
+		return;
+	}
 	if (W->powercut) {
 		if (s->node && pick(8) == 0)
 			cfs_sim_disk_tear_sync(s->disk, 1 + pick(3));	/* the cut comes in the middle of a vote */
@@ -299,8 +433,9 @@ static void weather(void *arg)
 		if (s->node && s->started && cfs_sim_node_alive(s->sn))
 			cfs_node_checkpoint(s->node);
 	} else if (W->full) {
-		cfs_sim_disk_faults(s->disk, &(struct cfs_sim_faults){ .full = true });
-		heal_at(HEAL_DISK, s->i, 300);
+		trace("server %u's disk is full%s", s->i, s->sparse ? " below" : "");
+		cfs_sim_disk_faults(s->disk, &(struct cfs_sim_faults){ .full = !s->sparse, .below_full = s->sparse });
+		heal_at(HEAL_DISK, s->i, s->sparse ? 2000 : 300);
 		W->st.full++;
 	}
 	cfs_sim_at(W->sim, now() + cfs_sim_between(W->sim, 20 * MS, 500 * MS), weather, NULL);
@@ -395,6 +530,11 @@ static bool has_oid(const struct live *l, const struct cfs_oid *oid)
 	return false;
 }
 
+static bool may_be_missing(const struct object *o)
+{
+	return o && (o->lost || o->cut);
+}
+
 /* each object that a file needs is stored; each one stored is needed, or was never committed, or is a checkpoint */
 static void check_objects(struct cfs_node *n)
 {
@@ -409,7 +549,7 @@ static void check_objects(struct cfs_node *n)
 		for (int i = 0; i < got; i++)
 			on_extent(&stored, 0, &(struct cfs_extent){ .oid = oids[i] });
 	for (unsigned i = 0; i < used.n && !W->failed; i++)
-		if (!has_oid(&stored, &used.oids[i]))
+		if (!has_oid(&stored, &used.oids[i]) && !may_be_missing(object_of(&used.oids[i])))
 			fail("a file's object %" PRIx64 ".%" PRIx64 " is not stored", cfs_le64_to_cpu(used.oids[i].owner),
 			     cfs_le64_to_cpu(used.oids[i].seq));
 	for (unsigned i = 0; i < stored.n && !W->failed; i++) {
@@ -479,7 +619,7 @@ static void check_disk(struct server *s)
 		abort();
 	if (cfs_store_check(dev, on_store_finding, NULL, &chk, err, sizeof(err)))
 		fail("server %u: its disk cannot be checked: %s", s->i, err);
-	else if (chk.errors && !W->st.rotten)
+	else if (chk.errors && !W->st.rotten && !W->st.zones)
 		fail("server %u: its disk has %" PRIu64 " errors", s->i, chk.errors);
 	cfs_dev_close(dev);
 	cfs_sim_node_crash(s->sn, CFS_SIM_KILL);
@@ -494,6 +634,8 @@ static void finish(void)
 	if (!step_until(has_leader, 60000 * MS) && !W->failed)
 		fail("nobody leads");
 	for (unsigned i = 0; i < W->n_servers && !W->failed; i++) {
+		if (W->servers[i].steady_ns > now())
+			cfs_sim_run(W->sim, W->servers[i].steady_ns);
 		server_crash(&W->servers[i], CFS_SIM_POWER);
 		server_start(&W->servers[i]);
 	}
@@ -563,7 +705,7 @@ static void begin(uint64_t seed, const struct options *o)
 		strcpy(s->dir, "/tmp/claudefs-sim.XXXXXX");
 		if (!mkdtemp(s->dir) || cfs_sim_node_create(W->sim, s->addr, &s->sn))
 			abort();
-		server_format(s);
+		server_format(s, o->disk);
 	}
 	for (unsigned i = 0; i < W->n_servers; i++)
 		server_start(&W->servers[i]);

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #include "rpc/codec.h"
 
 #define RESTORE_FILE	"restore.tmp"
+#define COPY_MEMORY_MAX	(1ull << 30)	/* bytes of a copy in memory */
 #define CLEAN_BATCH	512u		/* objects looked at, and deleted, in one go */
 #define CLEAN_PAUSE_NS	(20 * CFS_NSEC_PER_MSEC)
 
@@ -41,6 +43,7 @@ struct cfs_ckpt {
 	int fd;
 	/* the piece under way */
 	uint64_t off, total;
+	uint64_t db_bytes;	/* of the state when its copying began */
 	uint32_t len, crc;
 	uint8_t *buf;				/* CFS_OBJECT_MAX, aligned */
 	uint32_t crcs[CFS_OBJECT_CRCS];
@@ -182,11 +185,31 @@ static void finish(struct cfs_ckpt *ck, int err)
 
 /* ---- on the helper thread -------------------------------------------------------------------- */
 
+/*
+ * The file system of the state is full: the copy is made in memory, for without a checkpoint the journal would fill up
+ * the target as well. A state too large for that waits for room.
+ */
+static int copy_to_memory(struct cfs_ckpt *ck)
+{
+	int fd;
+
+	if (ck->db_bytes > COPY_MEMORY_MAX)
+		return -ENOSPC;
+	fd = memfd_create("claudefs-checkpoint", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	close(ck->fd);
+	ck->fd = fd;
+	return cfs_meta_checkpoint(ck->meta, fd);
+}
+
 static int copy_out(struct cfs_ckpt *ck)
 {
 	struct stat st;
 	int rc = cfs_meta_checkpoint(ck->meta, ck->fd);
 
+	if (rc == -ENOSPC || rc == -EIO)	/* a short write is EIO for LMDB */
+		rc = copy_to_memory(ck);
 	if (rc)
 		return rc;
 	if (fstat(ck->fd, &st))
@@ -442,11 +465,15 @@ static void copied(void *arg)
 
 void cfs_ckpt_take(struct cfs_ckpt *ck, struct cfs_meta *meta, cfs_ckpt_done_fn done)
 {
-	char path[PATH_MAX];
 	int rc = begin(ck, TAKE, done);
+	struct cfs_meta_stat st;
+	char path[PATH_MAX];
 
+	if (!rc)
+		rc = cfs_meta_stat(meta, &st);
 	if (!rc) {
 		ck->meta = meta;
+		ck->db_bytes = st.db_bytes;
 		ck->fetch = NULL;
 		ck->fd = open(ck->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 		if (ck->fd < 0) {	/* not every file system has O_TMPFILE */

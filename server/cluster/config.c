@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "dev/nvme.h"
 #include "server/cluster/raft_wire.h"
 
 #define DEFAULT_STATE_DIR	"/var/lib/claudefs"
@@ -147,6 +148,35 @@ static const char *add_target(struct cfs_config *c, unsigned at, const char *val
 	return why;
 }
 
+static const struct {
+	const char *name;
+	uint32_t flags;
+} polls[] = {
+	{ "off", 0 },
+	{ "iopoll", CFS_NVME_IOPOLL },
+	{ "sqpoll", CFS_NVME_SQPOLL },
+	{ "both", CFS_NVME_IOPOLL | CFS_NVME_SQPOLL },
+};
+
+static const char *set_poll(uint32_t *dst, const char *value)
+{
+	for (unsigned i = 0; i < CFS_ARRAY_SIZE(polls); i++)
+		if (!strcmp(value, polls[i].name)) {
+			*dst = polls[i].flags;
+			return NULL;
+		}
+	return "it must be off, iopoll, sqpoll or both";
+}
+
+static const char *poll_name(uint32_t flags)
+{
+	unsigned i = 0;
+
+	while (polls[i].flags != flags)
+		i++;
+	return polls[i].name;
+}
+
 static const char *set(struct cfs_config *c, const char *key, const char *value)
 {
 	const char *why;
@@ -193,6 +223,7 @@ int cfs_config_set(struct cfs_config *c, const char *key, const char *value, con
 	for (unsigned i = 0; i < CFS_NODE_TARGETS_MAX && !c->targets_set; i++) {
 		free(c->targets[i]);
 		c->targets[i] = NULL;
+		c->poll[i] = 0;
 		c->n_targets = 0;
 	}
 	c->targets_set = true;
@@ -239,10 +270,10 @@ static int on_entry(void *user, const char *section, const char *name, const cha
 	else if (sscanf(section, "target.%u%c", &target, &end) != 1 ||
 		 target >= CFS_NODE_TARGETS_MAX)
 		why = section[0] ? "unknown section" : "before the first [section]";
-	else if (strcmp(name, "path"))
-		why = "unknown key";
-	else
+	else if (!strcmp(name, "path"))
 		why = add_target(r->c, target, value);
+	else
+		why = strcmp(name, "poll") ? "unknown key" : set_poll(&r->c->poll[target], value);
 	if (!why)
 		return 1;
 	snprintf(r->why, sizeof(r->why), "[%.30s] %.30s = %.60s: %s", section, name, value, why);
@@ -314,6 +345,15 @@ static void own_address(char *buf, size_t len)
 int cfs_config_check(struct cfs_config *c, char *errbuf, size_t errlen)
 {
 	char host[64];
+
+	for (unsigned i = 0; i < CFS_NODE_TARGETS_MAX; i++) {
+		if (!c->poll[i] || (c->targets[i] && cfs_dev_is_nvme(c->targets[i])))
+			continue;
+		snprintf(errbuf, errlen, "[target.%u] poll = %s: %s%s", i, poll_name(c->poll[i]),
+			 c->targets[i] ? c->targets[i] : "the section has no path",
+			 c->targets[i] ? " is not an NVMe namespace (nvme:NAME or /dev/ngXnY), and others cannot be polled" : "");
+		return -EINVAL;
+	}
 
 	if (!c->n_targets) {
 		snprintf(errbuf, errlen,

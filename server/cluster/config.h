@@ -28,6 +28,7 @@ struct cfs_config {
 	uint32_t lease_ms;
 	uint64_t checkpoint_bytes;
 	char *targets[CFS_NODE_TARGETS_MAX];	/* paths; NULL where a number is not used */
+	uint32_t poll[CFS_NODE_TARGETS_MAX];	/* CFS_NVME_IOPOLL, CFS_NVME_SQPOLL: flags for cfs_dev_open() */
 	unsigned n_targets;			/* how many are not NULL */
 	bool targets_set;			/* by options: then the file's do not count */
 };

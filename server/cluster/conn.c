@@ -125,12 +125,18 @@ void cfs_node_conns_close(struct cfs_node *n)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
+static void answered(struct node_conn *nc, const struct cfs_msg_hdr *reply)
+{
+	if (nc->in_flight)
+		nc->in_flight--;
+	cfs_node_opstat_end(nc, reply);
+}
+
 void cfs_node_reply_send(struct node_conn *nc, struct cfs_send *send)
 {
 	int rc = -EPIPE;
 
-	if (nc->in_flight)
-		nc->in_flight--;
+	answered(nc, &send->hdr);
 	if (nc->conn && !nc->closing)
 		rc = cfs_conn_send(nc->conn, send);
 	if (rc && send->payload_done)
@@ -153,8 +159,8 @@ static int shim_send(struct cfs_conn *shim, const struct cfs_send *send)
 {
 	struct node_conn *nc = shim->user;
 
-	if (send->hdr.flags & CFS_MSG_REPLY && nc->in_flight)
-		nc->in_flight--;
+	if (send->hdr.flags & CFS_MSG_REPLY)
+		answered(nc, &send->hdr);
 	return nc->conn && !nc->closing ? cfs_conn_send(nc->conn, send) : -EPIPE;
 }
 
@@ -195,6 +201,7 @@ static void on_hello(struct node_conn *nc, const struct cfs_msg *msg)
 	rep = (struct cfs_hello_rep){
 		.version = cfs_cpu_to_le32(CFS_WIRE_VERSION),
 		.lease_ms = cfs_cpu_to_le32(n->p.lease_ms),
+		.features = cfs_cpu_to_le64(CFS_FEAT_ALL),
 		.leader_epoch = cfs_cpu_to_le64(n->shard ? cfs_shard_leader_epoch(n->shard) : 0),
 		.body_max = cfs_cpu_to_le32(CFS_BODY_MAX),
 		.payload_max = cfs_cpu_to_le32(CFS_PAYLOAD_MAX),
@@ -207,7 +214,7 @@ static void on_hello(struct node_conn *nc, const struct cfs_msg *msg)
 	else if (memcmp(req.cluster, any, sizeof(any)) &&
 		 memcmp(req.cluster, n->cluster, sizeof(any)))
 		status = CFS_E_CLUSTER;
-	else if (req.features || role < CFS_ROLE_WORKER || role > CFS_ROLE_PEER ||
+	else if (cfs_le64_to_cpu(req.features) & ~CFS_FEAT_ALL || role < CFS_ROLE_WORKER || role > CFS_ROLE_PEER ||
 		 (session && role != CFS_ROLE_WORKER && role != CFS_ROLE_CALLBACK))
 		status = CFS_E_PROTO;
 	else if (role == CFS_ROLE_PEER && memcmp(req.cluster, n->cluster, sizeof(any)))
@@ -365,6 +372,7 @@ static void on_msg(struct cfs_conn *conn, struct cfs_msg *msg)
 		refuse(nc, "more requests in flight than granted");
 		return;
 	}
+	cfs_node_opstat_start(nc, &msg->hdr);
 	if (!allowed(nc, op)) {
 		cfs_debug("%s: opcode %u in role %" PRIu32, conn->peer, op, nc->role);
 		cfs_node_reply(nc, &msg->hdr, CFS_E_PROTO, NULL, 0);

@@ -68,6 +68,7 @@ static void start_serving(struct cfs_node *n)
 	struct cfs_raft_member self = { .id = (uint64_t)n->targets[0].id + 1,
 					.address = n->advertise };
 	uint64_t applied = cfs_meta_applied(n->meta), last = cfs_raft_log_last(n->raft);
+	uint64_t first_lost, last_lost;
 	struct cfs_ckpt_manifest m;
 	int rc;
 
@@ -107,6 +108,8 @@ static void start_serving(struct cfs_node *n)
 	n->phase = NODE_SERVING;
 	n->serving_ns = now(n);
 	cfs_node_scrub_start(n);
+	if (cfs_journal_lost(n->journal, &first_lost, &last_lost)) /* written again, but before a checkpoint: take it now */
+		cfs_raft_log_repair(n->raft);
 	n->p.started(n->p.arg, 0, NULL);
 }
 
@@ -201,6 +204,23 @@ static void start_state(struct cfs_node *n)
 	cfs_ckpt_restore(n->ckpt, &m, NULL, NULL, restored);
 }
 
+/* of whichever target: the journal and the checkpoints may have been there */
+static void on_zones_lost(void *arg)
+{
+	struct cfs_node *n = arg;
+
+	if (n->phase == NODE_SERVING)
+		cfs_raft_log_repair(n->raft);
+}
+
+/* what the state calls dead is there until the shard has had it deleted */
+static bool room_coming(void *arg)
+{
+	struct cfs_node *n = arg;
+
+	return n->phase == NODE_SERVING && cfs_shard_room_coming(n->shard);
+}
+
 static int open_stores(struct cfs_node *n, char *errbuf, size_t errlen)
 {
 	struct cfs_store_stat st;
@@ -208,7 +228,8 @@ static int open_stores(struct cfs_node *n, char *errbuf, size_t errlen)
 	int rc;
 
 	for (unsigned i = 0; i < n->p.n_targets; i++) {
-		struct cfs_store_params p = { .dev = n->p.targets[i].dev, .clock = n->p.clock };
+		struct cfs_store_params p = { .dev = n->p.targets[i].dev, .clock = n->p.clock, .lost = on_zones_lost,
+					      .room_coming = room_coming, .arg = n };
 		struct node_target t = { 0 };
 
 		rc = cfs_store_open(&p, &t.store, why, sizeof(why));
@@ -367,7 +388,7 @@ int cfs_node_create(const struct cfs_node_params *p, struct cfs_node **ret_node)
 	n->scratch = malloc(CFS_BODY_MAX);
 	if (asprintf(&n->shard_dir, "%s/shard0", p->state_dir) < 0)
 		n->shard_dir = NULL;
-	if (!n->listen || !n->advertise || !n->state_dir || !n->shard_dir || !n->scratch) {
+	if (!n->listen || !n->advertise || !n->state_dir || !n->shard_dir || !n->scratch || cfs_node_opstat_init(n)) {
 		n->phase = NODE_STOPPED;
 		cfs_node_destroy(n);
 		return -ENOMEM;
@@ -455,6 +476,8 @@ void cfs_node_abandon(struct cfs_node *n)
 	if (n->scrub)
 		cfs_node_scrub_abandon(n);
 	cfs_node_objects_abandon(n);
+	if (n->meta)
+		cfs_meta_lose(n->meta);
 	CFS_ASSERT(!cfs_node_busy(n));
 	n->phase = NODE_STOPPED;
 	cfs_node_destroy(n);
@@ -466,6 +489,7 @@ void cfs_node_destroy(struct cfs_node *n)
 		return;
 	CFS_ASSERT(n->phase == NODE_STOPPED);
 	cfs_timer_cancel(n->p.clock, &n->timer);
+	cfs_timer_cancel(n->p.clock, &n->settle);
 	cfs_shard_destroy(n->shard);
 	if (n->purge)
 		cfs_node_purge_free(n);
@@ -485,6 +509,7 @@ void cfs_node_destroy(struct cfs_node *n)
 		close(n->state_fd);
 	cfs_map_free(n->map);
 	free(n->map_bytes);
+	cfs_node_opstat_free(n);
 	free(n->scratch);
 	free(n->shard_dir);
 	free(n->state_dir);

@@ -8,6 +8,7 @@
  *   objects.c  OBJ_* requests against the stores
  *   purge.c    deleting the objects of dead files on their targets; fetching a checkpoint
  *   scrub.c    deleting what clients wrote and never committed
+ *   opstat.c   requests by opcode: how many, how long
  *   status.c   STATUS
  */
 #ifndef CFS_SERVER_CLUSTER_NODE_I_H
@@ -25,12 +26,19 @@
 #define NODE_LOCAL_ADDR		"node"		/* on the loopback net */
 #define NODE_HELLO_NS		(5 * CFS_NSEC_PER_SEC)
 #define NODE_CREDITS		CFS_CREDITS_DEFAULT
+#define NODE_STARTED		(2 * NODE_CREDITS)	/* a power of two */
 
 struct node_target {
 	char *path;
 	uint32_t id;
 	const struct cfs_dev *dev;
 	struct cfs_store *store;
+};
+
+/* a request that is not answered yet, in its connection's table of started requests; start_ns 0: a free place */
+struct node_started {
+	uint64_t tag;
+	uint64_t start_ns;
 };
 
 /*
@@ -46,6 +54,7 @@ struct node_conn {
 	uint32_t role;
 	uint64_t session;
 	uint32_t in_flight;		/* requests not answered yet */
+	struct node_started started[NODE_STARTED]; /* of those, by the lowest bits of their tags */
 	unsigned refs;			/* the connection, and each object operation */
 	struct cfs_timer hello;
 	struct cfs_list reads; /* node_read.link: wait for the leadership to be confirmed */
@@ -85,6 +94,7 @@ struct cfs_node {
 	void *map_bytes;		/* the same, encoded */
 	uint32_t map_len;
 	struct cfs_time log_time;	/* of the last entry applied */
+	struct cfs_timer settle;	/* what is applied is to be committed to LMDB */
 	struct cfs_list conns;
 	unsigned n_conns, n_ops;
 	struct cfs_list ops;		/* object requests under way */
@@ -95,6 +105,7 @@ struct cfs_node {
 	struct node_purge *purge;
 	struct node_scrub *scrub;
 	uint8_t *scratch;		/* CFS_BODY_MAX, for replies */
+	struct node_opstat *opstat;
 	char why[1024];
 	void (*stopped)(void *arg);
 	unsigned stores_stopping;	/* cfs_store_stop() under way */
@@ -130,6 +141,15 @@ void cfs_node_conn_put(struct node_conn *nc);
 void cfs_node_reply(struct node_conn *nc, const struct cfs_msg_hdr *req, uint32_t status,
 		    const void *body, uint32_t body_len);
 void cfs_node_reply_send(struct node_conn *nc, struct cfs_send *send);
+
+/* opstat.c */
+int cfs_node_opstat_init(struct cfs_node *n);
+void cfs_node_opstat_free(struct cfs_node *n);
+/* a request came, and its answer goes to the network (or nowhere: its connection has gone) */
+void cfs_node_opstat_start(struct node_conn *nc, const struct cfs_msg_hdr *req);
+void cfs_node_opstat_end(struct node_conn *nc, const struct cfs_msg_hdr *reply);
+/* { opcode's name: cfs_latency_json() with percentiles in us }, of those that came */
+struct json_t *cfs_node_opstat_json(const struct cfs_node *n);
 
 /* objects.c */
 void cfs_node_object(struct node_conn *nc, struct cfs_msg *msg);

@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CKPT_LEAST_BYTES	(64 * CFS_MIB)
+#define CKPT_LEAST_BYTES	(16 * CFS_MIB)
+#define SETTLE_NS	(10 * CFS_NSEC_PER_MSEC)
+#define SETTLE_RETRY_NS	(200 * CFS_NSEC_PER_MSEC)
 #define GRACE_DEAD_MS	60000u		/* objects outlive their files: somebody may be reading */
 #define MAP_BYTES	(1ull << 30)	/* LMDB's first address space; it grows by itself */
 
@@ -164,6 +166,19 @@ static void lead(struct cfs_node *n)
 
 /* ---- what Raft calls ------------------------------------------------------------------------- */
 
+static void settle_later(struct cfs_node *n, uint64_t ns)
+{
+	cfs_timer_set(n->p.clock, &n->settle, cfs_clock_boot_ns(n->p.clock) + ns);
+}
+
+static void on_settle(struct cfs_timer *t)
+{
+	struct cfs_node *n = cfs_container_of(t, struct cfs_node, settle);
+
+	if (n->meta && cfs_meta_settle(n->meta))
+		settle_later(n, SETTLE_RETRY_NS);	/* the log has it */
+}
+
 static int on_apply(void *arg, uint64_t index, const void *entry, size_t len)
 {
 	struct cfs_node *n = arg;
@@ -174,6 +189,8 @@ static int on_apply(void *arg, uint64_t index, const void *entry, size_t len)
 	rc = cfs_shard_apply(n->shard, index, entry, len);
 	if (rc)
 		return rc;
+	if (cfs_meta_unsettled(n->meta) && !cfs_timer_armed(&n->settle))
+		settle_later(n, SETTLE_NS);
 	if (len >= sizeof(hdr)) {
 		memcpy(&hdr, entry, sizeof(hdr));
 		n->log_time = hdr.time;
@@ -210,15 +227,21 @@ static void ckpt_taken(void *arg, int err, const struct cfs_ckpt_manifest *m)
 {
 	struct cfs_node *n = arg;
 
+	if (n->meta)
+		cfs_meta_group(n->meta, true);
 	cfs_raft_log_checkpoint_done(n->raft, err, m, m ? sizeof(*m) : 0);
 }
 
 static void on_checkpoint(void *arg, uint64_t index)
 {
 	struct cfs_node *n = arg;
+	int rc = cfs_meta_group(n->meta, false); /* the copy would wait for the transaction that is open */
 
 	cfs_info("checkpoint of shard 0 at log index %" PRIu64, index);
-	cfs_ckpt_take(n->ckpt, n->meta, ckpt_taken);
+	if (rc)
+		ckpt_taken(n, rc, NULL);
+	else
+		cfs_ckpt_take(n->ckpt, n->meta, ckpt_taken);
 }
 
 /* which objects the log's snapshot names */
@@ -245,7 +268,7 @@ void cfs_node_pace_checkpoints(struct cfs_node *n)
 
 	if (!cfs_meta_stat(n->meta, &m))
 		cfs_raft_log_checkpoint_every(
-			n->raft, cfs_min(most, cfs_max(CKPT_LEAST_BYTES, m.db_bytes / 4)));
+			n->raft, cfs_min(most, cfs_max(CKPT_LEAST_BYTES, m.db_bytes / 8)));
 }
 
 static void on_checkpointed(void *arg)
@@ -290,22 +313,52 @@ static void on_install(void *arg, uint64_t index, const char *from, const void *
 int cfs_node_open_meta(struct cfs_node *n, char *errbuf, size_t errlen)
 {
 	struct cfs_meta_params p = { .path = n->shard_dir, .map_bytes = MAP_BYTES, .shard = 0 };
+	int rc;
 
 	memcpy(p.cluster, n->cluster, sizeof(p.cluster));
-	return cfs_meta_open(&p, &n->meta, errbuf, errlen);
+	rc = cfs_meta_open(&p, &n->meta, errbuf, errlen);
+	n->settle.fn = on_settle;
+	if (!rc)
+		cfs_meta_group(n->meta, true);	/* entries share transactions; without memory for it, each has its own */
+	return rc;
+}
+
+/* several sparse targets on one file system: each counts on the room below, but it is there once. Bytes counted twice */
+static uint64_t counted_twice(const struct cfs_store_stat *st, unsigned n)
+{
+	uint64_t twice = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t sum = 0;
+		bool first = true;
+
+		if (!st[i].below_missing)
+			continue;
+		for (unsigned k = 0; k < n; k++) {
+			if (!st[k].below_missing || st[k].below != st[i].below)
+				continue;
+			first = first && k >= i;
+			sum += cfs_min(st[k].free_bytes, st[k].below_free);
+		}
+		if (first && sum > st[i].below_free)
+			twice += sum - st[i].below_free;
+	}
+	return twice;
 }
 
 static void space(void *arg, uint64_t *ret_total, uint64_t *ret_free)
 {
-	uint64_t total = 0, free_bytes = 0, replicas;
+	uint64_t total = 0, free_bytes = 0, twice, replicas;
+	struct cfs_store_stat st[CFS_NODE_TARGETS_MAX];
 	struct cfs_node *n = arg;
-	struct cfs_store_stat st;
 
 	for (unsigned i = 0; i < n->n_targets; i++) {
-		cfs_store_stat(n->targets[i].store, &st);
-		total += st.total_bytes;
-		free_bytes += st.free_bytes;
+		cfs_store_stat(n->targets[i].store, &st[i]);
+		total += st[i].total_bytes;
+		free_bytes += st[i].free_bytes;
 	}
+	twice = counted_twice(st, n->n_targets);
+	free_bytes = free_bytes > twice ? free_bytes - twice : 0;
 	replicas = n->map ? n->map->replicas : 1;
 	*ret_total = total / replicas;
 	*ret_free = free_bytes / replicas;

@@ -77,12 +77,29 @@ void cfs_node_objects_abandon(struct cfs_node *n)
 		op_free(cfs_list_first(&n->ops, struct obj_op, link));
 }
 
+/*
+ * What the first target says once its device is gone is not the answer to anything: it has the journal, too, so the server
+ * stops, and who asked asks again when it is back.
+ */
+static bool journal_lost(struct obj_op *op)
+{
+	struct cfs_node *n = op->nc->n;
+
+	if (!n->targets[0].dev->stat.gone)
+		return false;
+	cfs_node_fail(n, -ENODEV, "the target with the journal");
+	op_free(op);
+	return true;
+}
+
 /* ---- write ----------------------------------------------------------------------------------- */
 
 static void written(struct cfs_store_write *w, int err)
 {
 	struct obj_op *op = w->user;
 
+	if (err && journal_lost(op))
+		return;
 	cfs_node_reply(op->nc, &op->hdr, status_of(err), NULL, 0);
 	op_free(op);
 }
@@ -148,6 +165,8 @@ static void read_done(struct cfs_store_read *r, int err)
 	struct cfs_obj_read_rep rep;
 	struct cfs_builder b;
 
+	if (err && journal_lost(op))
+		return;
 	if (err) {
 		cfs_node_reply(op->nc, &op->hdr, status_of(err), NULL, 0);
 		op_free(op);
@@ -207,6 +226,8 @@ static void deleted(struct cfs_store_delete *d, int err)
 {
 	struct obj_op *op = d->user;
 
+	if (err && journal_lost(op))
+		return;
 	cfs_node_reply(op->nc, &op->hdr, status_of(err), NULL, 0);
 	op_free(op);
 }

@@ -192,11 +192,102 @@ static void merge(struct cfs_raft_log *l, struct raft_job *job)
 	job->n = n;
 }
 
+/* ---- entries that the journal has lost ------------------------------------------------------- */
+
+static void again_done(struct cfs_journal_append *a, int err)
+{
+	struct raft_job *job = cfs_container_of(a, struct raft_job, append);
+	struct cfs_raft_log *l = job->l;
+
+	l->writing = false;
+	if (cfs_raft_dead(l))
+		return;		/* the job goes with the queue */
+	if (!err)
+		cfs_info("shard %" PRIu32 ": entries %" PRIu64 " to %" PRIu64
+			 " have been written again", l->group, job->first, job->first + job->n - 1);
+	cfs_raft_job_free(job);
+	if (err == -ENOSPC) {
+		l->repair = true;
+		cfs_raft_journal_full(l);
+		return;
+	}
+	if (err) {
+		cfs_raft_fail(l, err, "cannot write entries again that were in an offline zone");
+		return;
+	}
+	cfs_raft_run(l);
+}
+
+/* the first index that an append which waits will overwrite: there the journal has what is no longer the log */
+static uint64_t overwritten_from(const struct cfs_raft_log *l)
+{
+	uint64_t from = UINT64_MAX;
+	struct cfs_list *pos;
+
+	cfs_list_for_each(pos, &l->jobs) {
+		const struct raft_job *job = cfs_list_entry(pos, struct raft_job, link);
+
+		if (job->truncate)
+			from = cfs_min(from, job->truncate);
+	}
+	return from;
+}
+
+/* a job for what the journal has lost, in front of all others; false: there is nothing to do, or no memory */
+static bool queue_again(struct cfs_raft_log *l)
+{
+	struct raft_job *job;
+	uint64_t first, last;
+
+	l->repair = false;
+	if (l->installing || !cfs_journal_lost(l->journal, &first, &last))
+		return false;
+	last = cfs_min(last, overwritten_from(l) - 1);
+	last = cfs_min(last, cfs_elog_last(&l->elog));
+	first = cfs_max(first, l->elog.first);
+	/* a group of one has let go of what it has applied: the checkpoint that follows contains it */
+	for (uint64_t i = first; i <= last; i++)
+		if (!cfs_elog_get(&l->elog, i)->buf)
+			first = i + 1;
+	job = cfs_raft_job_new(l, JOB_AGAIN, last >= first ? (unsigned)(last - first + 1) : 0);
+	if (!job)
+		return false;
+	job->first = first;
+	for (unsigned i = 0; i < job->n; i++) {
+		struct cfs_elog_entry *e = cfs_elog_get(&l->elog, first + i);
+
+		job->bufs[i] = cfs_ebuf_get(e->buf);
+		job->entries[i] = (struct cfs_journal_entry){ .index = first + i, .term = e->term, .kind = e->type,
+							      .len = e->buf->len, .data = e->buf->data };
+	}
+	job->append = (struct cfs_journal_append){ .entries = job->entries, .n = job->n, .done = again_done };
+	cfs_list_add_head(&l->jobs, &job->link);
+	return true;
+}
+
+void cfs_raft_log_repair(struct cfs_raft_log *l)
+{
+	if (cfs_raft_dead(l))
+		return;
+	l->repair = true;
+	l->checkpoint_wanted = l->checkpoint_anew = true;
+	cfs_raft_run(l);
+	cfs_raft_maybe_checkpoint(l);
+}
+
 void cfs_raft_run(struct cfs_raft_log *l)
 {
 	struct raft_job *job;
 
-	if (l->writing || cfs_raft_dead(l) || cfs_list_empty(&l->jobs))
+	if (l->writing || cfs_raft_dead(l))
+		return;
+	if (l->repair && queue_again(l)) {
+		job = cfs_list_first(&l->jobs, struct raft_job, link);
+		l->writing = true;
+		cfs_journal_again(l->journal, &job->append);
+		return;
+	}
+	if (cfs_list_empty(&l->jobs))
 		return;
 	job = cfs_list_first(&l->jobs, struct raft_job, link);
 	cfs_timer_cancel(l->clock, &l->retry);

@@ -13,6 +13,9 @@
 
 #include "base/log.h"
 
+#define APPLY_RETRY_NS	(200 * CFS_NSEC_PER_MSEC)
+#define APPLY_WARN_NS	(10 * CFS_NSEC_PER_SEC)
+
 /* ---- failing --------------------------------------------------------------------------------- */
 
 static void end_reads(struct cfs_list *from, int err)
@@ -41,6 +44,7 @@ void cfs_raft_fail(struct cfs_raft_log *l, int err, const char *why)
 	l->failed = true;
 	cfs_timer_cancel(l->clock, &l->timer);
 	cfs_timer_cancel(l->clock, &l->retry);
+	cfs_timer_cancel(l->clock, &l->apply_retry);
 	cfs_timer_cancel(l->clock, &l->install_retry);
 	end_reads(&l->reads, -ENOTCONN);
 	end_reads(&l->reads_next, -ENOTCONN);
@@ -54,6 +58,7 @@ void cfs_raft_log_stop(struct cfs_raft_log *l)
 	l->stopped = true;
 	cfs_timer_cancel(l->clock, &l->timer);
 	cfs_timer_cancel(l->clock, &l->retry);
+	cfs_timer_cancel(l->clock, &l->apply_retry);
 	cfs_timer_cancel(l->clock, &l->install_retry);
 	end_reads(&l->reads, -ENOTCONN);
 	end_reads(&l->reads_next, -ENOTCONN);
@@ -162,6 +167,26 @@ static int commit_one(struct cfs_raft_log *l, uint64_t index)
 	return 0;
 }
 
+static void commit(struct cfs_raft_log *l);
+
+static void on_apply_retry(struct cfs_timer *t)
+{
+	commit(cfs_container_of(t, struct cfs_raft_log, apply_retry));
+}
+
+/* the file system that the state lies on is full: nothing is lost, for the log has it all; replies wait */
+static void wait_to_apply(struct cfs_raft_log *l)
+{
+	uint64_t now = cfs_clock_boot_ns(l->clock);
+
+	if (!l->apply_logged_ns || now - l->apply_logged_ns > APPLY_WARN_NS) {
+		cfs_warn("shard %" PRIu32 ": the file system of the state directory is full: requests wait for room", l->group);
+		l->apply_logged_ns = now;
+	}
+	l->apply_retry.fn = on_apply_retry;
+	cfs_timer_set(l->clock, &l->apply_retry, now + APPLY_RETRY_NS);
+}
+
 /* go through what libraft knows to be committed; calls from inside only note that there is more */
 static void commit(struct cfs_raft_log *l)
 {
@@ -171,6 +196,10 @@ static void commit(struct cfs_raft_log *l)
 	while (!cfs_raft_dead(l) && !l->installing && l->committed < raft_commit_index(&l->raft)) {
 		int rc = commit_one(l, l->committed + 1);
 
+		if (rc == -ENOSPC) {
+			wait_to_apply(l);
+			break;
+		}
 		if (rc) {
 			char why[96];
 

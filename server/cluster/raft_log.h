@@ -149,6 +149,11 @@ int cfs_raft_log_receive(struct cfs_raft_log *l, const void *body, uint32_t body
 void cfs_raft_log_checkpoint_done(struct cfs_raft_log *l, int err, const void *manifest,
 				  uint32_t len);
 void cfs_raft_log_install_done(struct cfs_raft_log *l, int err, const void *manifest, uint32_t len);
+/*
+ * zones have gone offline that held parts of the journal, or of the last checkpoint: what memory still has of them is
+ * written again, and a checkpoint is taken
+ */
+void cfs_raft_log_repair(struct cfs_raft_log *l);
 /* take a checkpoint soon, whatever the limits say; used by tests and tools */
 void cfs_raft_log_checkpoint(struct cfs_raft_log *l);
 

@@ -20,7 +20,7 @@
 struct raft_job {
 	struct cfs_list link;
 	struct cfs_raft_log *l;
-	enum { JOB_APPEND, JOB_SNAPSHOT, JOB_INSTALL } kind;
+	enum { JOB_APPEND, JOB_SNAPSHOT, JOB_INSTALL, JOB_AGAIN } kind;
 	uint64_t truncate;			/* not 0: first forget entries from here on */
 	uint64_t first; /* APPEND: index of bufs[0]; others: of the snapshot */
 	unsigned n;
@@ -79,10 +79,14 @@ struct cfs_raft_log {
 	struct cfs_list jobs;			/* the first one is under way when `writing` */
 	bool writing;
 	struct cfs_timer retry;			/* the journal was full */
+	bool repair;				/* parts of it are in zones that went offline */
+	struct cfs_timer apply_retry;		/* the state found no room */
+	uint64_t apply_logged_ns;
 	uint64_t full_logged_ns;
 
 	/* checkpoint being taken, or snapshot being installed; never both */
 	bool checkpointing, installing, checkpoint_wanted;
+	bool checkpoint_anew;	/* also if the last one has all there is: its objects may be lost */
 	uint64_t ckpt_index, ckpt_term, ckpt_conf_index, ckpt_bytes;
 	struct raft_buffer ckpt_conf;
 	uint64_t ckpt_not_before_ns;		/* after a failure */

@@ -179,9 +179,13 @@ static struct raft_job *snapshot_job(struct cfs_raft_log *l, int kind, uint64_t 
 void cfs_raft_maybe_checkpoint(struct cfs_raft_log *l)
 {
 	struct cfs_elog_entry *e = cfs_elog_get(&l->elog, l->command);
+	bool anew = l->checkpoint_anew && l->snap_index && l->command == l->snap_index;
 
-	if (l->checkpointing || l->installing || !l->started || l->command <= l->snap_index || !e ||
+	if (l->checkpointing || l->installing || !l->started || (!anew && (l->command <= l->snap_index || !e)) ||
 	    l->raft.configuration_committed_index > l->command)
+		return;
+	/* a majority without us has committed what our journal has not got yet: it could not go on behind such a snapshot */
+	if (l->command > l->raft.last_stored)
 		return;
 	if (!l->checkpoint_wanted && l->log_bytes < l->checkpoint_bytes &&
 	    l->command - l->snap_index < l->checkpoint_entries)
@@ -191,11 +195,11 @@ void cfs_raft_maybe_checkpoint(struct cfs_raft_log *l)
 	if (raft_configuration_encode(&l->raft.configuration_committed, &l->ckpt_conf))
 		return;
 	l->ckpt_index = l->command;
-	l->ckpt_term = e->term;
+	l->ckpt_term = anew ? l->snap_term : e->term;
 	l->ckpt_conf_index = l->raft.configuration_committed_index;
 	l->ckpt_bytes = l->log_bytes;
 	l->checkpointing = true;
-	l->checkpoint_wanted = false;
+	l->checkpoint_wanted = l->checkpoint_anew = false;
 	l->user->checkpoint(l->arg, l->ckpt_index);
 }
 
@@ -223,6 +227,7 @@ static void checkpoint_over(struct cfs_raft_log *l, int err)
 		 l->group, l->ckpt_index, strerror(-err));
 	l->ckpt_not_before_ns = cfs_clock_boot_ns(l->clock) + CKPT_RETRY_NS;
 	l->checkpoint_wanted = true;
+	l->checkpoint_anew |= l->ckpt_index == l->snap_index;
 }
 
 static void checkpoint_written(struct cfs_journal_snapshot *s, int err)
@@ -243,7 +248,11 @@ static void checkpoint_written(struct cfs_journal_snapshot *s, int err)
 	if (!err && raft_configuration_decode(&l->ckpt_conf, &ev.snapshot.metadata.configuration))
 		err = -ENOMEM;
 	checkpoint_over(l, err);
-	if (!err) {
+	if (!err && l->ckpt_index == l->snap_index) { /* for the log nothing has changed */
+		raft_configuration_close(&ev.snapshot.metadata.configuration);
+		l->n_checkpoints++;
+		l->user->checkpointed(l->arg);
+	} else if (!err) {
 		l->snap_index = l->ckpt_index;
 		l->snap_term = l->ckpt_term;
 		l->log_bytes -= l->ckpt_bytes;

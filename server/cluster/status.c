@@ -99,11 +99,12 @@ static json_t *device_json(const struct cfs_dev *dev)
 	const struct cfs_dev_info *info = &dev->info;
 	const struct cfs_dev_stat *st = &dev->stat;
 
-	return json_pack("{s:s, s:o, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I, s:I, s:I}", "backend", dev->ops->name,
+	return json_pack("{s:s, s:o, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I}", "backend", dev->ops->name,
 			 "model", text_json(info->model), "block_bytes", I(info->write_unit), "atomic_bytes",
 			 I(info->atomic_unit), "max_io_bytes", I(info->max_io), "zoned",
 			 (info->flags & CFS_DEV_F_ZONED) != 0, "volatile_cache",
 			 (info->flags & CFS_DEV_F_VOLATILE) != 0, "gone", st->gone, "commands", I(st->commands),
+			 "registered", I(st->registered),
 			 "retries", I(st->retries), "reset_waits", I(st->reset_waits), "errors", I(st->errors));
 }
 
@@ -112,10 +113,30 @@ static json_t *zones_json(const struct cfs_store_stat *s)
 {
 	if (!s->zone_bytes)
 		return json_null();
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "bytes", I(s->zone_bytes), "active",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "bytes", I(s->zone_bytes), "active",
 			 I(s->zones_active), "active_max", I(s->zones_active_max), "resets",
 			 I(s->zone_resets), "failed", I(s->zones_failed), "retired",
-			 I(s->zones_retired));
+			 I(s->zones_retired), "journal_lost", s->journal_lost);
+}
+
+/* null: the target is no sparse file */
+static json_t *below_json(const struct cfs_store_stat *s)
+{
+	if (!s->below)
+		return json_null();
+	return json_pack("{s:I, s:I, s:b}", "missing_bytes", I(s->below_missing), "free_bytes", I(s->below_free), "full",
+			 s->below_lacking);
+}
+
+/* what df tells: the targets' figures less what the metadata service keeps for what frees space, by copies */
+static json_t *space_json(const struct cfs_node *n)
+{
+	uint64_t total, free_bytes;
+
+	if (!n->shard)
+		return json_null();
+	cfs_shard_space(n->shard, &total, &free_bytes);
+	return json_pack("{s:I, s:I}", "total_bytes", I(total), "free_bytes", I(free_bytes));
 }
 
 static json_t *target_json(const struct node_target *t)
@@ -125,10 +146,10 @@ static json_t *target_json(const struct node_target *t)
 	cfs_store_stat(t->store, &s);
 	return json_pack(
 		"{s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-		"s:I, s:I, s:f, s:o, s:o}",
+		"s:I, s:I, s:I, s:f, s:o, s:o, s:o}",
 		"id",
 		I(t->id), "path", text_json(t->path), "total_bytes", I(s.total_bytes), "free_bytes",
-		I(s.free_bytes), "live_bytes", I(s.live_bytes), "dead_bytes", I(s.dead_bytes),
+		I(s.free_bytes), "kept_bytes", I(s.kept_bytes), "live_bytes", I(s.live_bytes), "dead_bytes", I(s.dead_bytes),
 		"objects", I(s.objects), "index_bytes", I(s.index_bytes), "segments", I(s.segments),
 		"segments_free", I(s.segments_free), "cleaned_segments", I(s.cleaned_segments),
 		"user_written_bytes", I(s.bytes_written_user), "written_bytes",
@@ -138,7 +159,7 @@ static json_t *target_json(const struct node_target *t)
 		"write_amplification", cfs_store_amplification(&s), "atomic",
 		json_pack("{s:I, s:I, s:b}", "journal_bytes", I(s.journal_atomic_bytes),
 			  "journal_records", I(s.journal_atomic_records), "votes", s.vote_atomic),
-		"zones", zones_json(&s));
+		"zones", zones_json(&s), "below", below_json(&s));
 }
 
 static json_t *map_json(const struct cfs_node *n)
@@ -168,9 +189,10 @@ char *cfs_node_status(struct cfs_node *n)
 	objects = json_pack("{s:I, s:I, s:I, s:I, s:I}", "writes", I(n->n_obj_writes), "reads",
 			    I(n->n_obj_reads), "received_bytes", I(n->n_obj_bytes_in), "sent_bytes",
 			    I(n->n_obj_bytes_out), "under_way", I(n->n_ops));
-	root = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "node", node, "raft",
+	root = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "space", space_json(n), "node", node, "raft",
 			 raft_json(n), "shard", shard_json(n), "map", map_json(n), "objects",
 			 objects, "targets", targets);
+	json_object_set_new(root, "ops", cfs_node_opstat_json(n));
 	text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
 	json_decref(root);
 	return text;

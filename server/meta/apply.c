@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * apply.c - log entries into state: one entry, one LMDB transaction; exactly once for each
+ * apply.c - log entries into state: one entry, one LMDB transaction, or many (group.c); exactly once for each
  * (session, slot, seq).
  *
  * The result depends on the state and the entry alone. An entry that is malformed as a whole is
@@ -256,35 +256,76 @@ static int date_root(struct cfs_tx *t)
 	return cfs_ms_inode_put(t, &root);
 }
 
-static int apply_once(struct cfs_meta *m, uint64_t index, const uint8_t *entry, size_t len,
-		      unsigned n, struct cfs_ts time)
+int cfs_ms_run_entry(struct cfs_tx *t, uint64_t index, const uint8_t *entry, size_t len)
 {
 	size_t pos = sizeof(struct cfs_log_hdr);
-	struct cfs_tx t;
+	struct cfs_meta *m = t->m;
+	struct cfs_ts time;
 	struct rec r;
+	unsigned n;
+	int rc;
+
+	rc = entry_check(entry, len, &n, &time);
+	if (rc)
+		return rc;
+	m->arena_len = 0;
+	m->n_replies = n;
+	t->index = index;
+	if (cfs_ts_cmp(time, m->st.time) > 0) /* a new leader's clock may be behind the old one's */
+		m->st.time = time;
+	t->now = m->st.time;
+	rc = date_root(t);
+	for (unsigned i = 0; !rc && i < n; i++) {
+		if (!rec_decode(entry, len, &pos, &r))
+			rc = -EBADMSG;
+		else
+			rc = run_rec(t, &r, i);
+	}
+	if (!rc)
+		m->st.applied = index;
+	return rc;
+}
+
+static int apply_once(struct cfs_meta *m, uint64_t index, const uint8_t *entry, size_t len)
+{
+	struct cfs_tx t;
 	int rc;
 
 	rc = cfs_ms_state_begin(m, &t);
 	if (rc)
 		return rc;
-	m->arena_len = 0;
-	t.index = index;
-	if (cfs_ts_cmp(time, m->st.time) > 0) /* a new leader's clock may be behind the old one's */
-		m->st.time = time;
-	t.now = m->st.time;
-	rc = date_root(&t);
-	for (unsigned i = 0; !rc && i < n; i++) {
-		if (!rec_decode(entry, len, &pos, &r))
-			rc = -EBADMSG;
-		else
-			rc = run_rec(&t, &r, i);
-	}
+	rc = cfs_ms_run_entry(&t, index, entry, len);
 	if (rc) {
 		cfs_ms_state_abort(m, &t);
 		return rc;
 	}
-	m->st.applied = index;
 	return cfs_ms_state_commit(m, &t);
+}
+
+int cfs_ms_apply_one(struct cfs_meta *m, uint64_t index, const void *entry, size_t len)
+{
+	struct cfs_state before = m->st;
+	bool again = true;
+	int rc;
+
+	if (index <= m->st.applied)
+		return 0;
+	/* ends: each turn doubles the map, until the kernel refuses */
+	for (;;) {
+		rc = apply_once(m, index, entry, len);
+		if (!rc)
+			return 0;
+		m->st = before;
+		if (rc == -CFS_EMAPFULL) {
+			rc = cfs_ms_state_grow(m);
+		} else if (rc == -EIO && again) {
+			/* LMDB calls a short write so (0.9.24, mdb_page_flush): with no room at all it is ENOSPC */
+			again = false;
+			rc = 0;
+		}
+		if (rc)
+			return rc > 0 ? -EIO : rc;
+	}
 }
 
 int cfs_meta_apply(struct cfs_meta *m, uint64_t index, const void *entry, size_t len,
@@ -292,28 +333,15 @@ int cfs_meta_apply(struct cfs_meta *m, uint64_t index, const void *entry, size_t
 				uint32_t body_len),
 		   void *arg)
 {
-	struct cfs_state before = m->st;
-	struct cfs_ts time;
-	unsigned n;
 	int rc;
 
 	if (index <= m->st.applied)
 		return 0;
-	rc = entry_check(entry, len, &n, &time);
-	if (rc)
-		return rc;
-	/* ends: each turn doubles the map, until the kernel refuses */
-	for (;;) {
-		rc = apply_once(m, index, entry, len, n, time);
-		if (!rc)
-			break;
-		m->st = before;
-		if (rc == -CFS_EMAPFULL)
-			rc = cfs_ms_state_grow(m);
-		if (rc)
-			return rc > 0 ? -EIO : rc;
-	}
-	for (unsigned i = 0; sink && i < n; i++)
+	rc = cfs_ms_group_open(m, len, sink != NULL);
+	if (rc < 0 || index <= m->st.applied)	/* what was left to apply may have been this one */
+		return rc < 0 ? rc : 0;
+	rc = rc ? cfs_ms_group_add(m, index, entry, len) : cfs_ms_apply_one(m, index, entry, len);
+	for (unsigned i = 0; !rc && sink && i < m->n_replies; i++)
 		sink(arg, i, m->replies[i].status, m->arena + m->replies[i].off, m->replies[i].len);
-	return 0;
+	return rc;
 }

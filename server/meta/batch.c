@@ -120,8 +120,6 @@ static void sink(void *arg, unsigned rec, uint32_t status, const void *body, uin
 	struct shard_op *op;
 	int rc;
 
-	if (!a->e)
-		return;
 	CFS_ASSERT(rec < a->e->n && a->e->ops[rec]);
 	op = a->e->ops[rec];
 	a->e->ops[rec] = NULL;
@@ -146,7 +144,7 @@ int batch_apply(struct cfs_shard *s, uint64_t index, const void *entry, size_t l
 		a.e = e;
 	ns = cfs_le64_to_cpu(hdr.time.sec) * CFS_NSEC_PER_SEC + cfs_le32_to_cpu(hdr.time.nsec);
 	s->last_ns = cfs_max(s->last_ns, ns);
-	rc = cfs_meta_apply(s->p.meta, index, entry, len, sink, &a);
+	rc = cfs_meta_apply(s->p.meta, index, entry, len, a.e ? sink : NULL, &a);
 	if (rc)
 		return rc;
 	if (a.e) {

@@ -138,6 +138,7 @@ struct cfs_lease *cfs_lease_grant(struct cfs_leases *t, struct cfs_lease_owner *
 		CFS_ASSERT(!l->breaking);
 		CFS_ASSERT(!l->obj->excl || l->obj->excl == l);
 		if (mode == CFS_LEASE_EXCL) {
+			l->obj->through = false; /* the holder has the attributes, and may keep them when it is lowered */
 			cfs_list_for_each(pos, &l->obj->holders) {
 				other = cfs_list_entry(pos, struct cfs_lease, obj_link);
 				CFS_ASSERT(other == l || other->mode == CFS_LEASE_NONE);
@@ -208,6 +209,50 @@ void cfs_lease_note_break(struct cfs_leases *t, struct cfs_lease_obj *obj, uint6
 		cfs_list_add_tail(&t->storms, &obj->storm_link);
 }
 
+static void set_contended(struct cfs_lease_obj *obj, uint64_t now_ns)
+{
+	obj->through_ms = (uint32_t)(now_ns / CFS_NSEC_PER_MSEC) + CFS_CONTEND_QUIET_MS;
+	obj->through_ms += !obj->through_ms;
+}
+
+void cfs_lease_note_writer(struct cfs_leases *t, struct cfs_lease_obj *obj, uint64_t session, uint64_t waited_ns,
+			   uint64_t now_ns)
+{
+	uint32_t now_ms = (uint32_t)(now_ns / CFS_NSEC_PER_MSEC);
+	uint64_t waits = waited_ns / (CFS_CONTEND_WAIT_MS * CFS_NSEC_PER_MSEC);
+	bool first = !obj->writer;
+
+	CFS_ASSERT(!obj->dir && session);
+	if (obj->writer == session)
+		return;
+	obj->writer = session;
+	if (first)
+		return;
+	if (cfs_lease_through(obj, now_ns)) {
+		set_contended(obj, now_ns);
+		return;
+	}
+	if (now_ms - obj->pass_ms >= CFS_CONTEND_WINDOW_MS || !obj->passes) {
+		obj->pass_ms = now_ms;
+		obj->passes = 0;
+	}
+	obj->passes += (uint8_t)(1 + cfs_min(waits, (uint64_t)CFS_CONTEND_PASSES));
+	if (obj->passes > CFS_CONTEND_PASSES) {
+		obj->through = false; /* attributes were granted since it was, if ever */
+		set_contended(obj, now_ns);
+		obj->passes = 0;
+	}
+	if (cfs_list_empty(&obj->storm_link))
+		cfs_list_add_tail(&t->storms, &obj->storm_link);
+}
+
+void cfs_lease_through_begin(struct cfs_lease_obj *obj, uint64_t now_ns)
+{
+	CFS_ASSERT(!obj->dir && !obj->excl && cfs_lease_contended(obj, now_ns));
+	CFS_ASSERT(!cfs_list_empty(&obj->storm_link)); /* it is not forgotten before that is over */
+	obj->through = true;
+}
+
 void cfs_leases_sweep(struct cfs_leases *t, uint64_t now_ns)
 {
 	struct cfs_list *pos, *tmp;
@@ -217,6 +262,12 @@ void cfs_leases_sweep(struct cfs_leases *t, uint64_t now_ns)
 
 		if (obj->storm_ns > now_ns || now_ns - obj->window_ns < CFS_STORM_WINDOW_NS)
 			continue;
+		if (now_ns != UINT64_MAX && (cfs_lease_contended(obj, now_ns) ||
+		    (obj->passes && (uint32_t)(now_ns / CFS_NSEC_PER_MSEC) - obj->pass_ms < CFS_CONTEND_WINDOW_MS)))
+			continue;
+		obj->through_ms = 0;
+		obj->through = false;
+		obj->passes = 0;
 		cfs_list_del(&obj->storm_link);
 		obj_put(t, obj);
 	}

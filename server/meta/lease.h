@@ -19,6 +19,10 @@
 #define CFS_STORM_BREAKS     8u		/* more than this ... */
 #define CFS_STORM_WINDOW_NS  CFS_NSEC_PER_SEC /* ... within this, and nothing is granted ... */
 #define CFS_STORM_QUIET_NS   CFS_NSEC_PER_SEC /* ... for this long */
+#define CFS_CONTEND_PASSES   4u		/* an exclusive lease goes to another session more often than this ... */
+#define CFS_CONTEND_WAIT_MS  100u	/* (once more for each time that it was waited for so long) */
+#define CFS_CONTEND_WINDOW_MS 5000u	/* ... within this, and the file is contended (each may take a while) ... */
+#define CFS_CONTEND_QUIET_MS 1000u	/* ... until no two sessions have written it for this long */
 
 /* a holder of leases: embedded in a session */
 struct cfs_lease_owner {
@@ -35,8 +39,14 @@ struct cfs_lease_obj {
 	struct cfs_lease *excl; /* who holds it exclusively, or NULL */
 	uint64_t window_ns; /* start of the second in which breaks are counted */
 	uint64_t storm_ns;  /* no grants before this time */
+	/* files: */
+	uint64_t writer;     /* session that was given the exclusive lease last, or wrote through */
+	uint32_t pass_ms;    /* boot time, modulo 2^32: start of the window in which passes are counted */
+	uint32_t through_ms; /* contended until then; 0: not */
 	uint32_t breaks;
+	uint8_t passes;
 	bool dir;
+	bool through;	    /* while it is contended: its attributes are in nobody's lease */
 };
 
 struct cfs_lease {
@@ -97,6 +107,22 @@ void cfs_lease_note_break(struct cfs_leases *t, struct cfs_lease_obj *obj, uint6
 static inline bool cfs_lease_storm(const struct cfs_lease_obj *obj, uint64_t now_ns)
 {
 	return obj && obj->storm_ns > now_ns;
+}
+/*
+ * Contended files (docs/leases.md). note_writer: `session` gets the exclusive lease, which it has waited for, or writes without: was it another one before?
+ * through_begin: the file is contended, and its attributes have been taken out of all leases just now.
+ */
+void cfs_lease_note_writer(struct cfs_leases *t, struct cfs_lease_obj *obj, uint64_t session, uint64_t waited_ns,
+			   uint64_t now_ns);
+void cfs_lease_through_begin(struct cfs_lease_obj *obj, uint64_t now_ns);
+static inline bool cfs_lease_contended(const struct cfs_lease_obj *obj, uint64_t now_ns)
+{
+	/* cleared by the sweep long before it could seem to lie ahead again */
+	return obj && obj->through_ms && (int32_t)(obj->through_ms - (uint32_t)(now_ns / CFS_NSEC_PER_MSEC)) > 0;
+}
+static inline bool cfs_lease_through(const struct cfs_lease_obj *obj, uint64_t now_ns)
+{
+	return cfs_lease_contended(obj, now_ns) && obj->through;
 }
 /* forget counters of inodes that nobody holds any more; call about every second */
 void cfs_leases_sweep(struct cfs_leases *t, uint64_t now_ns);

@@ -126,8 +126,9 @@ void lock_cancel(struct cfs_shard *s, struct shard_conn *c, const struct cfs_msg
 	cfs_list_for_each(pos, &c->sess->ops) {
 		struct shard_op *op = cfs_list_entry(pos, struct shard_op, sess_link);
 
+		/* a late copy of it must not end what the owner asked for since: its unlocking, or a try */
 		if (op->opcode != CFS_OP_LOCK || (op->state != OP_LOCKWAIT && op->state != OP_KEYS) ||
-		    !lock_req(op, &req))
+		    !lock_req(op, &req) || !req.wait || req.kind == CFS_LOCK_UNLOCK)
 			continue;
 		if (req.ino == want->ino && req.owner == want->owner && req.space == want->space &&
 		    req.start == want->start && req.end == want->end) {

@@ -37,6 +37,11 @@ void cfs_meta_close(struct cfs_meta *m);
 int cfs_meta_discard(const char *path);
 /* raft index of the last applied entry; stored in the same transaction as its effects */
 uint64_t cfs_meta_applied(struct cfs_meta *m);
+/*
+ * Is there room for the state to grow, in the file system it lies on? Looks again when there was none. Some is kept
+ * ahead, for what frees space; beyond that cfs_meta_apply() ends with -ENOSPC, and may be called again.
+ */
+bool cfs_meta_room(struct cfs_meta *m);
 /* a consistent copy of the state, at some index >= applied at the call; to an open fd; thread-safe */
 int cfs_meta_checkpoint(struct cfs_meta *m, int fd);
 
@@ -86,18 +91,30 @@ _Static_assert(sizeof(struct cfs_log_rec) == 32, "cfs_log_rec");
 #define CFS_META_COPY_EXT_MAX	4096u	/* extents that one COPY shares: it then copies less than asked for */
 
 /**
- * cfs_meta_apply() - apply one entry in one LMDB transaction (commits with NOSYNC).
+ * cfs_meta_apply() - apply one entry, in one LMDB transaction (commits with NOSYNC) unless there is a group.
  * @index: its raft index; <= cfs_meta_applied() is a no-op (nothing is called)
- * @sink: called for each record in order, after the commit: record number, status, reply body
+ * @sink: called for each record in order, when it is applied: record number, status, reply body; NULL: nobody waits for replies
  * Each record succeeds or fails (EEXIST, ENOENT, ...) by itself; a failed one changes nothing but its slot.
  * A LOCK with `wait` that fails with EAGAIN does not even take its slot: the same record may be proposed again.
  * SESSION_OPEN, SESSION_CLOSE and CFS_LOG_* records but CFS_LOG_FAIL use no slot.
- * Return: 0, or -errno when the state could not be updated at all (-ENOSPC map, -EIO, -EBADMSG malformed):
+ * Return: 0, or -errno when the state could not be updated at all (-ENOSPC: no room below, try again; -EIO, -EBADMSG malformed):
  * the caller must stop the replica.
  */
 int cfs_meta_apply(struct cfs_meta *m, uint64_t index, const void *entry, size_t len,
 		   void (*sink)(void *arg, unsigned rec, uint32_t status, const void *body, uint32_t body_len),
 		   void *arg);
+
+/*
+ * on: entries share LMDB transactions, sinks are called before the commit; what reads the state on this thread sees all that
+ * was applied, other threads and processes what was settled. The caller settles when cfs_meta_unsettled() has lasted some
+ * ms, and turns it off while cfs_meta_checkpoint() runs, which waits for the open transaction. 0, -ENOMEM, or as settle.
+ */
+int cfs_meta_group(struct cfs_meta *m, bool on);
+bool cfs_meta_unsettled(const struct cfs_meta *m);
+/* commits what is applied. 0, or as cfs_meta_apply(): this, or the next apply, may be tried again */
+int cfs_meta_settle(struct cfs_meta *m);
+/* what was not settled is lost, as if the process had been killed; for cfs_node_abandon() */
+void cfs_meta_lose(struct cfs_meta *m);
 
 /* ---- reading, for the leader. Status: 0, errno; bodies as wire.h says, valid/lease fields 0 ---- */
 /*
@@ -161,6 +178,8 @@ int cfs_meta_dead(struct cfs_meta *m, const struct cfs_time *before, struct cfs_
 
 /* CFS_LOG_PURGE is due: how many dead files still have extents; O(1) */
 uint64_t cfs_meta_purge_pending(struct cfs_meta *m);
+/* dead objects, and dead files that still have some: their space is about to come back; O(1) */
+uint64_t cfs_meta_dying(struct cfs_meta *m);
 
 /* who holds locks that keep `req` from being granted to (session, req->owner): how many (<= max), or -errno */
 struct cfs_lock_holder {

@@ -83,6 +83,16 @@ struct cfs_tx {
 	uint32_t rep_len;
 };
 
+/* entries that one transaction applies (group.c) */
+struct cfs_group {
+	uint8_t *log;			/* what tx has applied, or what is to be applied again. NULL: each entry has its own */
+	size_t len;
+	unsigned n;			/* entries there */
+	bool told;			/* replies of them have gone out */
+	struct cfs_tx tx;		/* txn NULL: none is open */
+	struct cfs_state before;	/* m->st without it */
+};
+
 struct cfs_meta {
 	MDB_env *env;
 	MDB_dbi dbi;
@@ -94,12 +104,16 @@ struct cfs_meta {
 	pthread_mutex_t map_lock; /* held while the map must not move: checkpoint; and to move it */
 	struct cfs_tx rd;		/* the one read transaction; txn NULL until first used */
 	bool rd_fresh;			/* it shows the last commit */
+	uint64_t room_end;		/* bytes of LMDB's file that have room below: room.c */
+	bool room_low;			/* and no more is to be found */
 	struct cfs_refs refs;
 	struct cfs_ext ext_buf[CFS_META_COPY_EXT_MAX];
 	uint8_t xattr_buf[CFS_XATTR_SIZE_MAX];	/* one ACL in the making */
 	/* replies of the entry being applied */
 	uint8_t *arena;
 	size_t arena_len, arena_size;
+	unsigned n_replies;
+	struct cfs_group group;
 	struct {
 		uint32_t status, len;
 		size_t off;
@@ -122,6 +136,24 @@ int cfs_ms_db_next(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_le
 /* the last key <= k that shares its first prefix_len bytes */
 int cfs_ms_db_seek_le(struct cfs_tx *t, const struct cfs_key *k, unsigned prefix_len,
 		      MDB_val *ret_k, MDB_val *ret_v);
+
+/* ---- apply.c -------------------------------------------------------------------- */
+/* an entry in an open transaction; m->st goes on with it, also if that fails. 0 or -errno */
+int cfs_ms_run_entry(struct cfs_tx *t, uint64_t index, const uint8_t *entry, size_t len);
+/* an entry in a transaction of its own; m->st stays as it was if that fails. Applied already: 0. Else as cfs_meta_apply() */
+int cfs_ms_apply_one(struct cfs_meta *m, uint64_t index, const void *entry, size_t len);
+
+/* ---- group.c -------------------------------------------------------------------- */
+/* may an entry of len bytes be added? tells: its replies go out. 1: yes; 0: none is open, it is to have its own; or -errno */
+int cfs_ms_group_open(struct cfs_meta *m, size_t len, bool tells);
+int cfs_ms_group_add(struct cfs_meta *m, uint64_t index, const void *entry, size_t len);
+int cfs_ms_group_rd(struct cfs_meta *m, struct cfs_tx **ret_t);	/* the open transaction, to read through */
+void cfs_ms_group_close(struct cfs_meta *m);
+
+/* ---- room.c --------------------------------------------------------------------- */
+int cfs_ms_room_prepare(const char *path);	/* before LMDB opens its files there. 0 or -errno */
+void cfs_ms_room_committed(struct cfs_meta *m);	/* the file may have grown */
+bool cfs_ms_room_sure(struct cfs_meta *m);	/* a transaction of 8 MiB of new pages would find room */
 
 /* ---- state.c -------------------------------------------------------------------- */
 int cfs_ms_state_rd(struct cfs_meta *m, struct cfs_tx **ret_t);	/* the read transaction, renewed */

@@ -5,14 +5,14 @@
  *
  * Inline data and extents do not mix. An extent COMMIT to a file that has inline data must cover
  * all of it, else it is EINVAL: a client turns the inline bytes into an object first. A COMMIT of
- * inline data replaces what was there. A session commits objects that it has written itself, each
- * object in one COMMIT only.
+ * inline data replaces what was there, or, with CFS_CI_PATCH, a part of it. A session commits objects that
+ * it has written itself, each object in one COMMIT only.
  */
 #include "server/meta/meta_i.h"
 
 #include <linux/falloc.h>
 
-#define CI_ALL	(CFS_CI_INLINE | CFS_CI_APPEND | CFS_CI_MTIME | CFS_CI_KILLPRIV)
+#define CI_ALL	(CFS_CI_INLINE | CFS_CI_APPEND | CFS_CI_MTIME | CFS_CI_KILLPRIV | CFS_CI_PATCH)
 
 static int reg_get(struct cfs_tx *t, uint64_t ino, struct cfs_inode *ret_in)
 {
@@ -62,6 +62,18 @@ static bool covers(const struct item *it, uint32_t len)
 	return !memchr(have, 0, len);
 }
 
+/* CFS_CI_PATCH: bytes into a file that is in its inode, or without data, and stays so. The place is it->base */
+static int patch_check(struct item *it, const struct cfs_inode *in)
+{
+	if (it->n_extents || it->flags & CFS_CI_INLINE || !it->inline_len)
+		return EINVAL;
+	it->base = it->flags & CFS_CI_APPEND ? in->size : it->size;
+	if (it->base > CFS_FILE_SIZE_MAX || it->inline_len > CFS_FILE_SIZE_MAX - it->base)
+		return EFBIG;
+	it->end = it->base + it->inline_len;
+	return in->n_extents || cfs_max(in->size, it->end) > CFS_INLINE_MAX ? EMSGSIZE : 0;
+}
+
 static int item_check(struct cfs_tx *t, struct item *it, const struct cfs_inode *in)
 {
 	struct cfs_ext e;
@@ -69,6 +81,8 @@ static int item_check(struct cfs_tx *t, struct item *it, const struct cfs_inode 
 	if (it->flags & ~CI_ALL || it->inline_len > CFS_INLINE_MAX ||
 	    (it->flags & CFS_CI_MTIME && it->mtime.nsec >= CFS_NSEC_PER_SEC))
 		return EINVAL;
+	if (it->flags & CFS_CI_PATCH)
+		return patch_check(it, in);
 	if (it->flags & CFS_CI_INLINE ? it->n_extents || it->flags & CFS_CI_APPEND : it->inline_len)
 		return EINVAL;
 	if (it->size > CFS_FILE_SIZE_MAX)
@@ -91,12 +105,27 @@ static int item_check(struct cfs_tx *t, struct item *it, const struct cfs_inode 
 	return 0;
 }
 
+static int patch_write(struct cfs_tx *t, const struct item *it, struct cfs_inode *in)
+{
+	uint8_t data[CFS_INLINE_MAX] = { 0 };
+	uint32_t len = cfs_max(in->inline_len, (uint32_t)it->end);
+	int rc = cfs_ms_inline_get(t, in, data);
+
+	if (rc)
+		return rc;
+	memcpy(data + it->base, it->data, it->inline_len);
+	in->size = cfs_max(in->size, it->end);
+	return cfs_ms_inline_set(t, in, data, len);
+}
+
 static int item_write(struct cfs_tx *t, const struct item *it, struct cfs_inode *in)
 {
 	struct cfs_ext e;
 	int rc = 0;
 
-	if (it->flags & CFS_CI_INLINE) {
+	if (it->flags & CFS_CI_PATCH) {
+		rc = patch_write(t, it, in);
+	} else if (it->flags & CFS_CI_INLINE) {
 		rc = cfs_ms_ext_truncate(t, in, 0);
 		if (!rc)
 			rc = cfs_ms_inline_set(t, in, it->data, it->inline_len);

@@ -234,10 +234,24 @@ void shard_run(struct cfs_shard *s)
 
 void shard_space(struct cfs_shard *s)
 {
-	if (!s->p.space || (s->space_ns && s->now_ns - s->space_ns < CFS_NSEC_PER_SEC))
+	uint64_t every_ms = shard_space_tight(s) ? SHARD_SPACE_TIGHT_MS : SHARD_SPACE_EVERY_MS;
+
+	if (!s->p.space || (s->space_ns && s->now_ns - s->space_ns < every_ms * CFS_NSEC_PER_MSEC))
 		return;
 	s->p.space(s->p.arg, &s->space_total, &s->space_free);
+	s->state_full = !cfs_meta_room(s->p.meta);
 	s->space_ns = s->now_ns;
+}
+
+void cfs_shard_space(struct cfs_shard *s, uint64_t *ret_total, uint64_t *ret_free)
+{
+	uint64_t kept;
+
+	s->now_ns = cfs_clock_boot_ns(s->p.clock);
+	shard_space(s);
+	kept = shard_space_kept(s);
+	*ret_total = s->space_total - kept;
+	*ret_free = s->state_full || shard_space_low(s) ? 0 : s->space_free - kept;
 }
 
 /* ---- leadership -------------------------------------------------------------------------------------- */
@@ -387,6 +401,20 @@ static void sweep_dead(struct cfs_shard *s)
 		s->p.delete_objects(s->p.arg, s->dead, (unsigned)n);
 	else if (n < 0)
 		cfs_err("shard %u: dead objects cannot be read: %s", s->p.shard, strerror(-n));
+}
+
+bool cfs_shard_room_coming(struct cfs_shard *s)
+{
+	uint64_t soon_ns;
+
+	if (!s->p.delete_objects || !cfs_meta_dying(s->p.meta))
+		return false;
+	s->now_ns = s->wanted_ns = cfs_clock_boot_ns(s->p.clock);
+	/* the next round, if none is under way: that one is given longer */
+	soon_ns = s->now_ns + SHARD_DEAD_EVERY_MS * CFS_NSEC_PER_MSEC;
+	if (s->dead_next_ns <= soon_ns)
+		s->dead_next_ns = cfs_min(s->dead_next_ns, s->now_ns);
+	return true;
 }
 
 void cfs_shard_dead_done(struct cfs_shard *s, const uint64_t *keys, unsigned n)

@@ -72,11 +72,19 @@ void cfs_shard_conn_close(struct cfs_shard *s, struct cfs_conn *conn);
 /* any message of opcodes SESSION_OPEN .. RELEASE, and replies to callbacks */
 void cfs_shard_msg(struct cfs_shard *s, struct cfs_conn *conn, struct cfs_msg *msg);
 
+/*
+ * Somebody finds no room on a target. true: some is about to come back, as what is dead is deleted at once from now on,
+ * without the time of grace.
+ */
+bool cfs_shard_room_coming(struct cfs_shard *s);
 /* the targets have deleted these: cfs_dead.key */
 void cfs_shard_dead_done(struct cfs_shard *s, const uint64_t *keys, unsigned n);
 
 /* log a new cluster map (cfs_map_rep with its lists). 0, -ENOTCONN not the leader, -EINVAL, -ENOMEM */
 int cfs_shard_propose_map(struct cfs_shard *s, const void *map, size_t len);
+
+/* bytes, as statfs(2) tells them: what users can have in all, and what a write will get now */
+void cfs_shard_space(struct cfs_shard *s, uint64_t *ret_total, uint64_t *ret_free);
 
 struct cfs_shard_stat {
 	uint64_t sessions, conns, dir_leases, file_leases, requests, batches, batched_requests;

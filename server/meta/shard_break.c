@@ -209,7 +209,7 @@ static int item_add_all(struct cfs_shard *s, struct shard_op *op, unsigned i, co
 	cfs_list_for_each(pos, &obj->holders) {
 		struct cfs_lease *l = cfs_list_entry(pos, struct cfs_lease, obj_link);
 
-		if (op->sess && l->owner == &op->sess->leases)
+		if (op->sess && l->owner == &op->sess->leases && !(op->recalled_own && flags == CFS_BRK_ATTR))
 			continue;
 		if ((flags & CFS_BRK_DATA) && l->mode <= fb->to_mode)
 			continue;
@@ -247,7 +247,8 @@ int break_item(struct cfs_shard *s, struct shard_op *op, unsigned i, const struc
 		return rc;
 	if (!rc && (fb->flags & CFS_BRK_DATA))
 		rc = item_add_all(s, op, i, fb, fb->ino, CFS_BRK_DATA);
-	if (!rc && (fb->flags & CFS_BRK_ATTR))
+	/* of a file that is written through nobody has the attributes */
+	if (!rc && (fb->flags & CFS_BRK_ATTR) && !cfs_lease_through(obj, s->now_ns))
 		rc = item_add_all(s, op, i, fb, fb->governor, CFS_BRK_ATTR);
 	/* who holds it exclusively has its attributes too, whatever governs them */
 	if (!rc && (fb->flags & CFS_BRK_ATTR) && excl && fb->governor != fb->ino)

@@ -61,7 +61,7 @@ uint32_t grant_attr(struct cfs_shard *s, struct shard_sess *sess, const struct c
 	obj = cfs_lease_obj(&s->leases, ino);
 	if (obj && obj->excl)
 		return obj->excl->owner == &sess->leases && !obj->excl->breaking ? CFS_V_ATTR : 0;
-	if (open_queued(s, ino))
+	if (open_queued(s, ino) || cfs_lease_through(obj, s->now_ns))
 		return 0;
 	if (!may_grant) {
 		l = cfs_lease_get(&s->leases, &sess->leases, governor ? governor : ino);
@@ -190,6 +190,38 @@ static void reply_attr(struct cfs_shard *s, struct shard_op *op, bool replay, st
 	rep->lease = cfs_cpu_to_le32(lease_held(s, op->sess, cfs_le64_to_cpu(rep->attr.ino)));
 }
 
+/*
+ * Its results say which files are still to be written through. The slot's record does not: how long that lasts is this leader's memory
+ * alone.
+ */
+static void reply_commit(struct cfs_shard *s, struct shard_op *op, bool replay, uint8_t *body, uint32_t len)
+{
+	struct cfs_commit_result res;
+	struct cfs_commit_item item;
+	struct cfs_cursor cur;
+	size_t at = sizeof(struct cfs_commit_rep);
+
+	cfs_cursor_init(&cur, op->body, op->len);
+	cfs_take(&cur, sizeof(struct cfs_commit_req), "n");
+	for (; at + sizeof(res) <= len; at += sizeof(res)) {
+		struct cfs_lease_obj *obj;
+
+		cfs_take_struct(&cur, &item);
+		cfs_take(&cur, cfs_le32_to_cpu(item.inline_len), "inline data");
+		cfs_take_array(&cur, cfs_le32_to_cpu(item.n_extents), sizeof(struct cfs_extent), "extents");
+		if (cur.err)
+			break; /* not the request that was answered, under the same seq */
+		obj = cfs_lease_obj(&s->leases, cfs_le64_to_cpu(item.ino));
+		if (!obj)
+			continue;
+		if (!replay && !(obj->excl && obj->excl->owner == &op->sess->leases))
+			cfs_lease_note_writer(&s->leases, obj, op->sess->id, 0, s->now_ns);
+		memcpy(&res, body + at, sizeof(res));
+		res.flags = cfs_cpu_to_le32(cfs_lease_through(obj, s->now_ns) ? CFS_CR_CONTENDED : 0);
+		memcpy(body + at, &res, sizeof(res));
+	}
+}
+
 /* RELEASE: the session has closed these for the last time */
 static void reply_release(struct cfs_shard *s, struct shard_op *op)
 {
@@ -254,6 +286,9 @@ void grant_reply(struct cfs_shard *s, struct shard_op *op, bool replay, uint32_t
 	case CFS_OP_SETXATTR:
 	case CFS_OP_FALLOCATE:
 		reply_attr(s, op, replay, body);
+		break;
+	case CFS_OP_COMMIT:
+		reply_commit(s, op, replay, body, len);
 		break;
 	case CFS_OP_RELEASE:
 		if (!replay)

@@ -33,6 +33,9 @@
 #define SHARD_DEAD_BATCH     1024u	    /* dead objects of one round */
 #define SHARD_DEAD_EVERY_MS  2000u
 #define SHARD_DEAD_RETRY_MS  30000u	    /* a round not reported done by then is repeated */
+#define SHARD_SPACE_EVERY_MS 1000u	    /* between looks at the targets' space */
+#define SHARD_SPACE_TIGHT_MS 20u	    /* while it is short: a drive writes much in a second */
+#define SHARD_ROOM_WAIT_MS   10000u	    /* requests are held for room that is about to come back */
 #define SHARD_DEAD_TIGHT_MS  250u	    /* between rounds while space is short */
 #define SHARD_LEASE_LIVES    6u		    /* lease times for which COMMITs keep a recall alive, and after which
 					     * a silent session is fenced though nobody waits for it */
@@ -119,8 +122,12 @@ struct shard_op {
 	uint8_t state;
 	bool mutates;
 	bool answered; /* its recalls are; it holds its keys */
-	bool recalled; /* OPEN: has taken the attributes out of directory leases */
+	bool recalled; /* OPEN: has taken the attributes out of directory leases: of all but its own session, or */
+	bool recalled_own; /* of that too */
 	bool keep;     /* OPEN: CFS_OPEN_KEEP */
+	bool through;  /* OPEN: CFS_OPEN_THROUGH */
+	uint64_t since_ns; /* OPEN: when it came */
+	bool contended; /* OPEN: it will be told to write through */
 	/* keys */
 	bool wait_excl;
 	uint64_t wait_ino, wait_hash; /* the key it waits for, or waited for last */
@@ -212,8 +219,11 @@ struct cfs_shard {
 	uint64_t dead_next_ns;
 	struct cfs_dead dead[SHARD_DEAD_BATCH];
 
-	/* space, asked for once a second */
+	/* space, asked for now and then */
 	uint64_t space_ns, space_total, space_free;
+	bool state_full;	/* no room for the state itself */
+	uint64_t wanted_ns;	/* when room was last missed while something was dead */
+	uint64_t held_ns;	/* since when requests are held because of that; 0: they are not */
 
 	struct cfs_lock_holder lock_chain[SHARD_LOCK_CHAIN_MAX];
 	struct cfs_footprint fp;
@@ -243,12 +253,20 @@ void shard_space(struct cfs_shard *s); /* refreshes space_total, space_free */
 /* time to give back what is dead at once: who still reads it finds it gone and asks for the extents again */
 static inline bool shard_space_tight(const struct cfs_shard *s)
 {
-	return s->p.space && s->space_free < s->space_total / 4;
+	bool wanted = s->wanted_ns && s->now_ns - s->wanted_ns < SHARD_ROOM_WAIT_MS * CFS_NSEC_PER_MSEC;
+
+	return s->p.space && (wanted || s->space_free < s->space_total / 4);
+}
+
+/* kept from users: what is removed, and checkpoints, need some, too */
+static inline uint64_t shard_space_kept(const struct cfs_shard *s)
+{
+	return cfs_min(s->space_total / 64, 256 * CFS_MIB);
 }
 
 static inline bool shard_space_low(const struct cfs_shard *s)
 {
-	return s->p.space && s->space_free < cfs_min(s->space_total / 64, 256 * CFS_MIB);
+	return s->p.space && s->space_free < shard_space_kept(s);
 }
 
 /* shard_session.c */

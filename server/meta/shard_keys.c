@@ -168,6 +168,12 @@ int keys_acquire(struct cfs_shard *s, struct shard_op *op, const struct cfs_fp_k
 	return 0;
 }
 
+/* an OPEN waits for other sessions' requests only; those behind it wait for it all the same */
+static bool must_wait(struct cfs_shard *s, const struct shard_key *k, const struct shard_op *w)
+{
+	return w->opcode == CFS_OP_OPEN ? keys_foreign(s, k->ino, w->sess) : held_against(k, w, w->wait_excl);
+}
+
 /* let the oldest waiter try, if it may have the key now, and who flushes in any case; may free the key */
 static void key_kick(struct cfs_shard *s, struct shard_key *k)
 {
@@ -178,7 +184,7 @@ static void key_kick(struct cfs_shard *s, struct shard_key *k)
 	cfs_list_for_each_safe(pos, tmp, &k->waiters) {
 		w = cfs_list_entry(pos, struct shard_op, wait_link);
 		last = tmp == &k->waiters || !s->data_breaks;
-		if ((oldest || flushes(w)) && !held_against(k, w, w->wait_excl))
+		if ((oldest || flushes(w)) && !must_wait(s, k, w))
 			op_wake(s, w);
 		oldest = false;
 		if (last)

@@ -106,19 +106,14 @@ static bool keeps_victim(struct cfs_shard *s, const struct shard_op *op)
 	return cfs_lease_get(&s->leases, &op->sess->leases, op->victim) != NULL;
 }
 
-/* early, so that what frees space still has some: COMMIT of data and new inodes */
-static bool refused_for_space(struct cfs_shard *s, const struct shard_op *op)
+/* COMMIT: does it bring data? Size and times alone take no space */
+static bool brings_data(const struct shard_op *op)
 {
 	struct cfs_commit_item item;
 	struct cfs_commit_req req;
 	struct cfs_cursor cur;
 	uint32_t n;
 
-	if (op->opcode != CFS_OP_MKNODE && op->opcode != CFS_OP_COMMIT)
-		return false;
-	shard_space(s);
-	if (!shard_space_low(s) || op->opcode == CFS_OP_MKNODE)
-		return shard_space_low(s);
 	cfs_cursor_init(&cur, op->body, op->len);
 	cfs_take_struct(&cur, &req);
 	n = cfs_le32_to_cpu(req.n);
@@ -128,6 +123,66 @@ static bool refused_for_space(struct cfs_shard *s, const struct shard_op *op)
 			return true;
 	}
 	return false;
+}
+
+static bool sets_xattr(const struct shard_op *op)
+{
+	struct cfs_setxattr_req req;
+
+	if (op->len < sizeof(req))
+		return false;	/* its footprint refuses it */
+	memcpy(&req, op->body, sizeof(req));
+	return !(cfs_le32_to_cpu(req.flags) & CFS_XATTR_REMOVE);
+}
+
+/*
+ * Early, so that what frees space still has some. The targets are nearly full: no COMMIT of data, no new inodes. The
+ * state itself has no room to grow: nothing that makes it grow.
+ */
+static bool refused_for_space(struct cfs_shard *s, const struct shard_op *op)
+{
+	switch (op->opcode) {
+	case CFS_OP_MKNODE:
+		shard_space(s);
+		return shard_space_low(s) || s->state_full;
+	case CFS_OP_COMMIT:
+		shard_space(s);
+		return (shard_space_low(s) || s->state_full) && brings_data(op);
+	case CFS_OP_LINK:
+	case CFS_OP_COPY:
+	case CFS_OP_FALLOCATE:
+		shard_space(s);
+		return s->state_full;
+	case CFS_OP_SETXATTR:
+		shard_space(s);
+		return s->state_full && sets_xattr(op);
+	default:
+		return false;
+	}
+}
+
+/* what has been removed comes back in a moment: the request is to come again. For a while: then it is refused, for another while */
+static bool held_for_room(struct cfs_shard *s)
+{
+	if (s->state_full || !cfs_shard_room_coming(s)) {
+		s->held_ns = 0;
+		return false;
+	}
+	return cfs_patience(&s->held_ns, s->now_ns, SHARD_ROOM_WAIT_MS * CFS_NSEC_PER_MSEC);
+}
+
+/*
+ * A COMMIT by who writes through goes with others of its kind, so that many sessions' are in one batch: what it does depends on no
+ * other state of the inode than what it is applied to. One by the exclusive holder is alone with the inode: nobody else may be there.
+ */
+static void share_key(struct cfs_shard *s, const struct shard_op *op, struct cfs_footprint *fp)
+{
+	const struct cfs_lease *l;
+
+	if (op->opcode != CFS_OP_COMMIT || fp->n_keys != 1)
+		return;
+	l = cfs_lease_get(&s->leases, &op->sess->leases, fp->keys[0].ino);
+	fp->keys[0].exclusive = l && l->mode == CFS_LEASE_EXCL;
 }
 
 /* step 2: from the beginning, or again after it waited for a key */
@@ -147,7 +202,10 @@ void op_start(struct cfs_shard *s, struct shard_op *op)
 		return;
 	}
 	if (refused_for_space(s, op)) {
-		op_fail(s, op, ENOSPC);
+		if (held_for_room(s))
+			op_abort(s, op, CFS_E_GRACE);
+		else
+			op_fail(s, op, ENOSPC);
 		return;
 	}
 	status = cfs_meta_footprint(s->p.meta, op->opcode, op->body, op->len, &s->fp);
@@ -155,6 +213,7 @@ void op_start(struct cfs_shard *s, struct shard_op *op)
 		op_fail(s, op, status);
 		return;
 	}
+	share_key(s, op, &s->fp);
 	rc = keys_acquire(s, op, s->fp.keys, s->fp.n_keys);
 	if (rc == -EAGAIN)
 		return;
@@ -312,6 +371,7 @@ int op_applied(struct cfs_shard *s, struct shard_op *op, uint32_t status, const 
 		break;
 	case CFS_LOG_DEAD_DONE:
 		s->dead_next_ns = s->now_ns;
+		s->space_ns = 0;	/* there is more than the last look said */
 		if (!s->dead_full)
 			s->dead_next_ns += (shard_space_tight(s) ? SHARD_DEAD_TIGHT_MS : SHARD_DEAD_EVERY_MS) *
 					   CFS_NSEC_PER_MSEC;

@@ -96,11 +96,13 @@ static void patch_statfs(struct cfs_shard *s)
 {
 	struct cfs_statfs_rep *rep = (void *)s->out;
 
-	shard_space(s);
+	uint64_t total, free_bytes;
+
 	if (!s->p.space)
 		return;
-	rep->total_bytes = cfs_cpu_to_le64(s->space_total);
-	rep->free_bytes = cfs_cpu_to_le64(s->space_free);
+	cfs_shard_space(s, &total, &free_bytes);
+	rep->total_bytes = cfs_cpu_to_le64(total);
+	rep->free_bytes = cfs_cpu_to_le64(free_bytes);
 }
 
 /* ---- GETATTR of what another session holds exclusively ---------------------------------------------- */
@@ -213,8 +215,15 @@ static void open_finish(struct cfs_shard *s, struct shard_op *op)
 			status = ENFILE;
 	}
 	inoq_leave(&s->openqs, op);
-	if (!status)
+	if (!status) {
+		struct cfs_lease_obj *obj = cfs_lease_obj(&s->leases, ino);
+
+		if (obj && (op->want == CFS_LEASE_EXCL || op->contended))
+			cfs_lease_note_writer(&s->leases, obj, op->sess->id, s->now_ns - op->since_ns, s->now_ns);
 		patch_open(s, op->sess);
+		if (op->contended)
+			rep->valid |= cfs_cpu_to_le32(CFS_V_CONTENDED);
+	}
 	op_reply(s, op, status, s->out, status ? 0 : len);
 	op_free(s, op);
 	open_kick(s, ino);
@@ -252,16 +261,28 @@ static int open_recall(struct cfs_shard *s, struct shard_op *op, const struct cf
 	if (op->want == CFS_LEASE_EXCL && !op->recalled)
 		fb.flags |= CFS_BRK_ATTR;
 	op->recalled = true;
+	op->recalled_own = op->contended;
 	op->state = OP_BREAK;
 	rc = break_item(s, op, 0, &fb);
 	break_send_built(s, op);
 	return rc;
 }
 
+/*
+ * Is the file contended, so that it should not get this lease, but write through (docs/leases.md, "Contended files")? Decided anew as long
+ * as it waits.
+ */
+static bool open_through(struct cfs_shard *s, const struct shard_op *op, const struct cfs_lease *l)
+{
+	return op->through && op->want == CFS_LEASE_EXCL && !(l && l->mode == CFS_LEASE_EXCL) &&
+	       cfs_lease_contended(cfs_lease_obj(&s->leases, op->ino), s->now_ns);
+}
+
 /* one step of an OPEN: answer it, or let it wait for what is in its way. Called again when that may have gone */
 void open_try(struct cfs_shard *s, struct shard_op *op)
 {
 	struct cfs_lease *l = cfs_lease_get(&s->leases, &op->sess->leases, op->ino);
+	struct cfs_lease_obj *obj = cfs_lease_obj(&s->leases, op->ino);
 	struct cfs_attr attr;
 	bool conflict;
 
@@ -269,10 +290,14 @@ void open_try(struct cfs_shard *s, struct shard_op *op)
 		open_finish(s, op);
 		return;
 	}
+	if (op->want)
+		op->contended = open_through(s, op, l);
+	if (op->contended && cfs_lease_through(obj, s->now_ns))
+		op->want = CFS_LEASE_NONE; /* nothing is in its way */
 	/* who holds enough still waits when it is to be opened and may be losing its last name: its lease would end with that */
 	if (!op->want || (l && l->mode >= op->want && !l->breaking)) {
 		if (op->keep && keys_foreign(s, op->ino, op->sess))
-			keys_wait(s, op, op->ino, 0, false);
+			keys_wait(s, op, op->ino, 0, true);
 		else
 			open_finish(s, op);
 		return;
@@ -286,7 +311,7 @@ void open_try(struct cfs_shard *s, struct shard_op *op)
 		return;
 	}
 	conflict = open_conflict(s, op);
-	if (conflict || (op->want == CFS_LEASE_EXCL && !op->recalled)) {
+	if (conflict || (op->want == CFS_LEASE_EXCL && (!op->recalled || (op->contended && !op->recalled_own)))) {
 		if (open_recall(s, op, &attr, conflict)) {
 			op_abort(s, op, CFS_E_GRACE);
 			return;
@@ -296,8 +321,12 @@ void open_try(struct cfs_shard *s, struct shard_op *op)
 		op->state = OP_RUN;
 	}
 	if (keys_foreign(s, op->ino, op->sess)) {
-		keys_wait(s, op, op->ino, 0, false);
+		keys_wait(s, op, op->ino, 0, true);
 		return;
+	}
+	if (op->contended) {
+		cfs_lease_through_begin(obj, s->now_ns);
+		op->want = CFS_LEASE_NONE;
 	}
 	open_finish(s, op);
 }
@@ -319,7 +348,9 @@ static void open_start(struct cfs_shard *s, struct shard_conn *c, const struct c
 		return;
 	op->ino = cfs_le64_to_cpu(req.ino);
 	op->want = (uint8_t)cfs_le32_to_cpu(req.want);
+	op->since_ns = s->now_ns;
 	op->keep = cfs_le32_to_cpu(req.flags) & CFS_OPEN_KEEP;
+	op->through = cfs_le32_to_cpu(req.flags) & CFS_OPEN_THROUGH;
 	open_try(s, op);
 }
 

@@ -64,8 +64,8 @@ static int live_set(const char *path, bool *ret_stale)
 		rc = n < 0 ? -errno : 0;
 	} else if (*ret_stale) {
 		rc = 0;		/* the caller discards everything, this file too, and comes again */
-	} else if (pwrite(fd, id, BOOT_ID_LEN, 0) != BOOT_ID_LEN) {
-		rc = -EIO;
+	} else if ((n = pwrite(fd, id, BOOT_ID_LEN, 0)) != BOOT_ID_LEN) {
+		rc = n < 0 ? -errno : -ENOSPC;
 	} else {
 		rc = fsync(fd) ? -errno : dir_sync(path);
 	}
@@ -134,14 +134,17 @@ int cfs_ms_state_begin(struct cfs_meta *m, struct cfs_tx *t)
 {
 	int rc;
 
+	CFS_ASSERT(!m->group.tx.txn);
 	memset(t, 0, sizeof(*t));
 	t->m = m;
 	rc = cfs_ms_db_err(mdb_txn_begin(m->env, NULL, 0, &t->txn));
 	if (rc)
 		return rc;
 	rc = cfs_ms_db_err(mdb_cursor_open(t->txn, m->dbi, &t->cur));
-	if (rc)
+	if (rc) {
 		mdb_txn_abort(t->txn);
+		t->txn = NULL;
+	}
 	CFS_ASSERT(m->refs.n == 0);
 	return rc;
 }
@@ -163,6 +166,8 @@ int cfs_ms_state_commit(struct cfs_meta *m, struct cfs_tx *t)
 	mdb_cursor_close(t->cur);
 	rc = cfs_ms_db_err(mdb_txn_commit(t->txn));
 	t->txn = NULL;
+	if (!rc)
+		cfs_ms_room_committed(m);
 	if (!rc && m->rd.txn && m->rd_fresh) { /* let the pages that it still shows be used again */
 		mdb_txn_reset(m->rd.txn);
 		m->rd_fresh = false;
@@ -174,7 +179,8 @@ void cfs_ms_state_abort(struct cfs_meta *m, struct cfs_tx *t)
 {
 	if (!t->txn)
 		return;
-	mdb_cursor_close(t->cur);
+	if (t->cur)
+		mdb_cursor_close(t->cur);
 	mdb_txn_abort(t->txn);
 	t->txn = NULL;
 	cfs_ms_ref_reset(m);
@@ -184,6 +190,11 @@ int cfs_ms_state_rd(struct cfs_meta *m, struct cfs_tx **ret_t)
 {
 	int rc;
 
+	if (m->group.tx.txn)
+		return cfs_ms_group_rd(m, ret_t);
+	rc = cfs_meta_settle(m);	/* nothing, unless applying it had failed */
+	if (rc)
+		return rc;
 	if (!m->rd.txn) {
 		rc = cfs_ms_db_err(mdb_txn_begin(m->env, NULL, MDB_RDONLY, &m->rd.txn));
 		if (rc)
@@ -353,6 +364,8 @@ int cfs_meta_open(const struct cfs_meta_params *p, struct cfs_meta **ret_meta, c
 		if (!rc)
 			rc = live_set(p->path, &stale);
 	}
+	if (!rc)
+		rc = cfs_ms_room_prepare(p->path);
 	if (rc)
 		goto out;
 	rc = cfs_ms_db_err(env_open(m, p->map_bytes));
@@ -391,6 +404,7 @@ void cfs_meta_close(struct cfs_meta *m)
 
 	if (!m)
 		return;
+	cfs_ms_group_close(m);
 	rd_close(m);
 	clean = mdb_env_sync(m->env, 1) == 0;
 	mdb_env_close(m->env);
@@ -425,6 +439,11 @@ uint64_t cfs_meta_purge_pending(struct cfs_meta *m)
 	return m->st.purging;
 }
 
+uint64_t cfs_meta_dying(struct cfs_meta *m)
+{
+	return m->st.dead_objects + m->st.purging;
+}
+
 int cfs_meta_stat(struct cfs_meta *m, struct cfs_meta_stat *ret)
 {
 	const struct cfs_state *s = &m->st;
@@ -432,6 +451,9 @@ int cfs_meta_stat(struct cfs_meta *m, struct cfs_meta_stat *ret)
 	MDB_stat stat;
 	int rc;
 
+	rc = cfs_meta_settle(m);
+	if (rc)
+		return rc;
 	rc = mdb_env_info(m->env, &info);
 	if (!rc)
 		rc = mdb_env_stat(m->env, &stat);
@@ -458,8 +480,10 @@ int cfs_meta_digest(struct cfs_meta *m, uint64_t *ret_digest)
 	MDB_val k, v;
 	struct cfs_tx *t;
 	uint64_t h = 0, lens[2];
-	int rc = cfs_ms_state_rd(m, &t);
+	int rc = cfs_meta_settle(m);	/* the state's own record, too */
 
+	if (!rc)
+		rc = cfs_ms_state_rd(m, &t);
 	if (rc)
 		return rc;
 	for (rc = mdb_cursor_get(t->cur, &k, &v, MDB_FIRST); !rc;

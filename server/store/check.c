@@ -89,13 +89,36 @@ static bool in_summary(const struct cfs_disk_ent *ents, uint32_t n, uint32_t blo
 	return false;
 }
 
+/* where bits of a header have flipped, and where records are missing that had been there. `proven`: gaps before may be old cuts */
+static void check_rot(struct check *c, uint32_t seg, const struct cfs_seg_id *id, const struct cfs_scan_rec *r,
+		      uint64_t durable, uint32_t proven)
+{
+	const struct cfs_disk_rec *rec;
+	char name[40] = "";
+
+	if (r->rotten) {
+		rec = r->mended && r->type == CFS_REC_OBJECT ? cfs_scan_rec(&c->sc, id, r, 1) : NULL;
+		if (rec)
+			snprintf(name, sizeof(name), " %llx.%llx",
+				 (unsigned long long)cfs_le64_to_cpu(cfs_rec_obj(rec)->oid.owner),
+				 (unsigned long long)cfs_le64_to_cpu(cfs_rec_obj(rec)->oid.seq));
+		say(c, true, seg, r->block, "%s%s: its header does not match its checksum",
+		    r->type ? type_name(r->type) : "a record", name);
+		c->out->bad_objects += r->type == CFS_REC_OBJECT;
+	} else if (r->block >= proven && r->block < durable) {
+		say(c, true, seg, r->block, "%llu bytes were written, and %s: what was there is lost",
+		    (unsigned long long)cfs_min((uint64_t)r->blocks, durable - r->block) * BLK,
+		    r->err ? "cannot be read" : "hold no record any more");
+	}
+}
+
 static void check_data(struct check *c, uint32_t seg)
 {
 	struct cfs_seg_id id = cfs_seg_ident(&c->st, seg);
 	struct cfs_scan_list list = { 0 };
 	struct cfs_disk_foot foot = { 0 };
 	struct cfs_disk_ent *ents = NULL;
-	uint32_t n = 0, sum_blocks = 0, end = 0;
+	uint32_t n = 0, sum_blocks = 0, end = 0, proven;
 	bool sealed;
 	int rc;
 
@@ -106,10 +129,16 @@ static void check_data(struct check *c, uint32_t seg)
 	else if (sealed || c->clean)
 		say(c, c->clean, seg, c->st.seg_blocks - 1,
 		    "no valid summary: starting will scan this segment");
+	if (!foot.magic && !c->st.zoned && cfs_scan_foot_rotten(&c->sc, &id, seg))
+		say(c, true, seg, c->st.seg_blocks - 1, "the footer does not match its checksum");
 	if (cfs_scan_data(&c->sc, &id, CFS_DISK_SEG_HDR_BLOCKS, &list)) {
 		say(c, true, seg, 0, "out of memory");
 		goto out;
 	}
+	proven = cfs_le32_to_cpu(foot.end_block);
+	for (uint32_t i = 0; i < list.n; i++)
+		if (list.rec[i].type == CFS_REC_SUMMARY && list.rec[i].ok)
+			proven = cfs_max(proven, list.rec[i].block);
 	for (uint32_t i = 0; i < list.n; i++) {
 		const struct cfs_scan_rec *r = &list.rec[i];
 		bool acked = r->block < list.durable ||
@@ -118,6 +147,10 @@ static void check_data(struct check *c, uint32_t seg)
 		char name[40] = "";
 		int bad;
 
+		if (r->rotten || !r->type) {
+			check_rot(c, seg, &id, r, list.durable, proven);
+			continue;
+		}
 		c->out->records++;
 		c->out->objects += r->type == CFS_REC_OBJECT;
 		c->out->bytes += (uint64_t)r->blocks * BLK;
@@ -216,6 +249,7 @@ static void check_segment(struct check *c, uint32_t seg, uint8_t *buf)
 	s->salt = cfs_le64_to_cpu(hdr.salt);
 	s->owner = cfs_le32_to_cpu(hdr.owner);
 	s->first_seq = cfs_le64_to_cpu(hdr.first_seq);
+	s->state = hdr.type == CFS_SEG_JOURNAL ? CFS_SS_JOURNAL : s->state;
 	cfs_scan_segment(&c->sc, &c->st, seg);
 	c->out->segments_used++;
 	if (hdr.type == CFS_SEG_DATA)
@@ -224,6 +258,55 @@ static void check_segment(struct check *c, uint32_t seg, uint8_t *buf)
 		check_journal(c, seg);
 	else
 		c->out->segments_used--;
+}
+
+/* what offline zones have taken of the journals */
+static int check_journals(struct check *c)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < CFS_DISK_VOTE_GROUPS && (!rc || rc == -EUCLEAN); i++) {
+		char line[200] = "";
+
+		if (!c->st.vote_used[i])
+			continue;
+		rc = cfs_journal_inspect(&c->st, c->st.vote_group[i], line, sizeof(line));
+		if (rc == -EUCLEAN)
+			say(c, true, UINT32_MAX, 0, "%s", line);
+	}
+	return rc == -EUCLEAN ? 0 : rc;
+}
+
+static void check_super(struct check *c, uint64_t offset, uint32_t copy, uint8_t *buf)
+{
+	int rc = c->st.dev->ops->read_sync(c->st.dev, offset, buf, sizeof(c->st.sb));
+
+	if (!rc)
+		rc = cfs_super_check((void *)buf);
+	if (rc)
+		say(c, c->clean, UINT32_MAX, 0, "superblock copy %u at offset %llu is damaged", copy,
+		    (unsigned long long)offset);
+}
+
+/* the zones of the superblocks, and the two copies of the newest on each side */
+static int check_root(struct check *c, uint8_t *buf)
+{
+	const struct cfs_root *root = &c->st.root;
+	struct cfs_zone z[CFS_DISK_ROOT_ZONES];
+	int n = root->dev->ops->zone_report(root->dev, 0, z, CFS_DISK_ROOT_ZONES);
+
+	for (int i = 0; i < n; i++)
+		if (z[i].state >= CFS_ZONE_READONLY)
+			say(c, true, UINT32_MAX, 0, "zone %d, of the superblocks, is %s", i,
+			    z[i].state == CFS_ZONE_READONLY ? "read-only" : "offline");
+	for (uint32_t s = 0; s < root->n_sides; s++) {
+		const struct cfs_root_side *side = &root->side[s];
+		uint64_t at = side->zone * c->st.seg_stride + cfs_align_down(side->wp, BLK);
+
+		for (uint32_t i = 0; i < 2 && side->wp != UINT64_MAX; i++)
+			check_super(c, at - (2 - i) * (uint64_t)BLK, i, buf);
+	}
+	return n < 0 ? n : 0;
 }
 
 int cfs_store_check(struct cfs_dev *dev,
@@ -251,17 +334,13 @@ int cfs_store_check(struct cfs_dev *dev,
 	st->dev = dev;
 	cfs_store_geometry(st);
 	c->clean = cfs_le32_to_cpu(st->sb.state) & CFS_SUPER_CLEAN;
-	for (uint32_t i = 0; i < 2 && st->root.wp != UINT64_MAX; i++) {
-		/* of a zoned target the two copies of the newest */
-		uint64_t at = st->root.zone * st->seg_stride + cfs_align_down(st->root.wp, BLK) -
-			      (2 - i) * (uint64_t)BLK;
-
-		rc = dev->ops->read_sync(dev, st->zoned ? at : offs[i], buf, sizeof(st->sb));
-		if (!rc)
-			rc = cfs_super_check((void *)buf);
-		if (rc)
-			say(c, c->clean, UINT32_MAX, 0, "superblock copy %u is damaged", i);
+	rc = st->zoned ? check_root(c, buf) : 0;
+	if (rc) {
+		snprintf(errbuf, errlen, "the zones can not be listed: %s", strerror(-rc));
+		goto out;
 	}
+	for (uint32_t i = 0; i < 2 && !st->zoned; i++)
+		check_super(c, offs[i], i, buf);
 	rc = cfs_votes_load(st, false, errbuf, errlen);
 	if (rc == -EUCLEAN) {
 		say(c, true, UINT32_MAX, 0, "%s", errbuf);
@@ -281,6 +360,12 @@ int cfs_store_check(struct cfs_dev *dev,
 	}
 	for (uint32_t i = 0; i < st->n_segs; i++)
 		check_segment(c, i, buf);
+	if (st->zoned && cfs_zones_lost(st) != UINT32_MAX)
+		rc = check_journals(c);
+	if (rc) {
+		snprintf(errbuf, errlen, "the journals can not be read: %s", strerror(-rc));
+		goto out;
+	}
 	ret->segments = st->n_segs;
 	if (errlen)
 		errbuf[0] = '\0';

@@ -62,7 +62,7 @@ void cfs_clean_exit(struct cfs_store *st)
 
 static bool urgent(const struct cfs_store *st)
 {
-	return st->want_space || st->n_free <= st->reserve + 2;
+	return st->want_space || cfs_below_free(st) <= st->reserve + 2;
 }
 
 /*
@@ -73,12 +73,10 @@ static bool urgent(const struct cfs_store *st)
  */
 static uint32_t pick(const struct cfs_store *st, bool hurry)
 {
-	uint32_t best = UINT32_MAX, min;
+	/* without hurry only what is nearly empty: what is alive in the others may yet die by itself */
+	uint32_t best = UINT32_MAX, min = hurry ? st->seg_blocks / 16 : st->seg_blocks - st->seg_blocks / 4;
 	double best_score = 0;
 
-	min = hurry			  ? st->seg_blocks / 16 :
-	      st->n_free < st->n_segs / 4 ? st->seg_blocks / 2 :
-					    st->seg_blocks - st->seg_blocks / 4;
 	for (uint32_t i = 0; i < st->n_segs; i++) {
 		const struct cfs_seg *s = &st->segs[i];
 		uint32_t dead;
@@ -168,8 +166,13 @@ static void summary_read(struct cfs_dev_req *req)
 	const struct cfs_disk_rec *rec = c->sum;
 
 	cfs_store_submitted(st);
-	if (req->result < 0 || !cfs_rec_check(rec, &id, s->sum_block) ||
-	    rec->type != CFS_REC_SUMMARY || cfs_le32_to_cpu(rec->blocks) != s->sum_blocks ||
+	if (req->result < 0) {
+		cfs_err("store: reading the summary of segment %u failed: %s", c->victim, strerror((int)-req->result));
+		cfs_seg_keep(st, c->victim, true);
+		give_up(st, ERROR_NS);
+		return;
+	}
+	if (!cfs_rec_check(rec, &id, s->sum_block) || rec->type != CFS_REC_SUMMARY || cfs_le32_to_cpu(rec->blocks) != s->sum_blocks ||
 	    !cfs_rec_body_ok(rec)) {
 		cfs_err("store: the summary of segment %u (device offset %llu) is "
 			"damaged; the segment is left alone",
@@ -356,9 +359,13 @@ static void copy_read(struct cfs_dev_req *req)
 	uint32_t block = cfs_le32_to_cpu(it->ent->block);
 
 	cfs_store_submitted(st);
-	if (req->result < 0 || !cfs_rec_check(rec, &id, block) || rec->type != CFS_REC_OBJECT ||
-	    !cfs_oid_eq(&cfs_rec_obj(rec)->oid, &it->ent->oid) ||
-	    cfs_le32_to_cpu(rec->blocks) != it->blocks || !cfs_rec_body_ok(rec)) {
+	if (req->result < 0) {
+		cfs_err("store: reading segment %u, block %u, to move it failed: %s", c->victim, block,
+			strerror((int)-req->result));
+		it->skip = c->rot = true;
+	} else if (!cfs_rec_check(rec, &id, block) || rec->type != CFS_REC_OBJECT ||
+		   !cfs_oid_eq(&cfs_rec_obj(rec)->oid, &it->ent->oid) ||
+		   cfs_le32_to_cpu(rec->blocks) != it->blocks || !cfs_rec_body_ok(rec)) {
 		struct cfs_loc loc = { c->victim, block, cfs_le32_to_cpu(it->ent->len) };
 
 		cfs_rot_report(st, &it->ent->oid, &loc, -1);
@@ -541,7 +548,9 @@ static void discarded(struct cfs_dev_req *req)
 	struct cfs_store *st = cfs_container_of(req, struct cfs_store, cleaner.req);
 
 	cfs_store_submitted(st);
-	freed(st); /* a hint: no error matters */
+	if (req->result >= 0)	/* a hint: no error matters */
+		st->segs[st->cleaner.victim].flags &= (uint16_t)~CFS_SF_BACKED;
+	freed(st);
 }
 
 static void free_written(struct cfs_seg_io *io, int err)
@@ -551,10 +560,10 @@ static void free_written(struct cfs_seg_io *io, int err)
 	struct cfs_seg *s = &st->segs[c->victim];
 
 	if (err) {
-		cfs_seg_keep(st, c->victim,
-			     true); /* its header is unknown now, until the next start */
+		if (err != -ENOSPC) /* its header is unknown now, until the next start */
+			cfs_seg_keep(st, c->victim, true);
 		give_up(st, ERROR_NS);
-	} else if (st->zoned || s->flags & CFS_SF_FILLED) {
+	} else if (st->zoned || s->flags & CFS_SF_FILLED || cfs_below_wants(st, s)) {
 		freed(st);
 	} else {
 		/* the header stays; nobody gets the segment before the discard is over */
@@ -589,8 +598,8 @@ static void free_victim(struct cfs_store *st)
 	for (uint32_t i = 0; i < st->n_segs && !st->zoned; i++)
 		warm += st->segs[i].state == CFS_SS_FREE && st->segs[i].flags & CFS_SF_FILLED;
 	if (!st->zoned)
-		s->flags = (uint8_t)(warm < WARM_MAX ? s->flags | CFS_SF_FILLED :
-						       s->flags & ~CFS_SF_FILLED);
+		s->flags = (uint16_t)(warm < WARM_MAX ? s->flags | CFS_SF_FILLED :
+							s->flags & ~CFS_SF_FILLED);
 	c->state = CFS_CL_FREE;
 	cfs_seg_hdr_write(st, &c->hdr, c->victim, CFS_SEG_FREE, free_written);
 }

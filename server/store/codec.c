@@ -137,6 +137,110 @@ bool cfs_rec_check(const void *block_data, const struct cfs_seg_id *id, uint32_t
 	return hdr_len == sizeof(*rec) && blocks == cfs_blocks_of((uint64_t)hdr_len + body_len);
 }
 
+/* ---- rot in headers --------------------------------------------------------------------- */
+#define LIKE_BITS	8u	/* so many of the 200 or so that are compared may differ */
+
+static uint32_t bits_differ(uint64_t a, uint64_t b)
+{
+	return (uint32_t)__builtin_popcountll(a ^ b);
+}
+
+bool cfs_rec_like(const void *block_data, const struct cfs_seg_id *id, uint32_t block)
+{
+	const struct cfs_disk_rec *rec = block_data;
+
+	return bits_differ(cfs_le32_to_cpu(rec->magic), CFS_REC_MAGIC) +
+		       bits_differ(rec->version, CFS_DISK_STRUCT_VERSION) +
+		       bits_differ(cfs_le64_to_cpu(rec->seg_seq), id->seg_seq) +
+		       bits_differ(cfs_le64_to_cpu(rec->salt), id->salt) +
+		       bits_differ(cfs_le32_to_cpu(rec->seg_block), block) <=
+	       LIKE_BITS;
+}
+
+static bool hdr_len_possible(uint32_t len)
+{
+	return len == sizeof(struct cfs_disk_rec) ||
+	       (len > CFS_DISK_OBJ_HDR(0) && len <= CFS_DISK_OBJ_HDR(CFS_OBJECT_CRCS) &&
+		!((len - CFS_DISK_OBJ_HDR(0)) % sizeof(cfs_le32)));
+}
+
+/* crc as it is, against crc as it says: what flipped bits make of that is the sum of what each makes */
+static uint32_t syndrome(const struct cfs_disk_rec *rec, uint32_t hdr_len)
+{
+	return rec_crc(rec, hdr_len) ^ cfs_le32_to_cpu(rec->hdr_crc);
+}
+
+static void flip(void *p, uint32_t bit)
+{
+	((uint8_t *)p)[bit / 8] ^= (uint8_t)(1u << bit % 8);
+}
+
+/* up to `most` (1 or 2) more bits of a header whose length is right */
+static bool mend_bits(struct cfs_disk_rec *rec, const struct cfs_seg_id *id, uint32_t block, uint32_t most)
+{
+	uint32_t one[CFS_DISK_OBJ_HDR(CFS_OBJECT_CRCS) * 8], len = cfs_le16_to_cpu(rec->hdr_len);
+	uint32_t n = len * 8, all = syndrome(rec, len);
+
+	if (cfs_rec_check(rec, id, block))
+		return true;
+	for (uint32_t i = 0; i < n; i++) {
+		flip(rec, i);
+		one[i] = all ^ syndrome(rec, len);
+		if (one[i] == all && cfs_rec_check(rec, id, block))
+			return true;
+		flip(rec, i);
+	}
+	for (uint32_t i = 0; i < n && most > 1; i++) {
+		for (uint32_t j = i + 1; j < n; j++) {
+			if ((one[i] ^ one[j]) != all)
+				continue;
+			flip(rec, i);
+			flip(rec, j);
+			if (cfs_rec_check(rec, id, block))
+				return true;
+			flip(rec, i);
+			flip(rec, j);
+		}
+	}
+	return false;
+}
+
+bool cfs_rec_mend(void *block_data, const struct cfs_seg_id *id, uint32_t block)
+{
+	struct cfs_disk_rec *rec = block_data;
+	uint32_t at = offsetof(struct cfs_disk_rec, hdr_len) * 8;
+
+	if (hdr_len_possible(cfs_le16_to_cpu(rec->hdr_len)) && mend_bits(rec, id, block, 2))
+		return true;
+	/* of the two, one or both may be in the length itself */
+	for (uint32_t i = 0; i < 16; i++) {
+		flip(rec, at + i);
+		for (uint32_t j = i; j < 16; j++) {
+			if (j > i)
+				flip(rec, at + j);
+			if (hdr_len_possible(cfs_le16_to_cpu(rec->hdr_len)) &&
+			    (j > i ? cfs_rec_check(rec, id, block) : mend_bits(rec, id, block, 1)))
+				return true;
+			if (j > i)
+				flip(rec, at + j);
+		}
+		flip(rec, at + i);
+	}
+	return false;
+}
+
+bool cfs_foot_like(const void *block_data, const struct cfs_seg_id *id, uint32_t segment)
+{
+	const struct cfs_disk_foot *f = block_data;
+
+	return bits_differ(cfs_le32_to_cpu(f->magic), CFS_FOOT_MAGIC) +
+		       bits_differ(cfs_le16_to_cpu(f->version), CFS_DISK_STRUCT_VERSION) +
+		       bits_differ(cfs_le32_to_cpu(f->segment), segment) +
+		       bits_differ(cfs_le64_to_cpu(f->seg_seq), id->seg_seq) +
+		       bits_differ(cfs_le64_to_cpu(f->salt), id->salt) <=
+	       LIKE_BITS;
+}
+
 bool cfs_rec_body_ok(const struct cfs_disk_rec *rec)
 {
 	uint32_t len = cfs_le32_to_cpu(rec->body_len);

@@ -50,6 +50,16 @@ void cfs_rec_seal(struct cfs_disk_rec *rec);
 /* is this block the valid header of a record at `block` of that segment? Body not looked at */
 bool cfs_rec_check(const void *block_data, const struct cfs_seg_id *id, uint32_t block);
 /*
+ * Was it one, for all we can tell, and has rotted? What every record repeats of its segment matches but for a few bits; and
+ * since a header lies within one sector, no torn write looks like that.
+ */
+bool cfs_rec_like(const void *block_data, const struct cfs_seg_id *id, uint32_t block);
+/*
+ * the header as it was before one or two bits of it flipped: its crc finds them (crc32c has a Hamming distance of 6 up to 655
+ * bytes: Koopman, 32-Bit Cyclic Redundancy Codes for Internet Applications, 2002). false, and the block is as before
+ */
+bool cfs_rec_mend(void *block_data, const struct cfs_seg_id *id, uint32_t block);
+/*
  * are the crcs of the whole record right? `rec` has passed cfs_rec_check(), and all its blocks
  * are there
  */
@@ -99,6 +109,8 @@ bool cfs_seg_hdr_check(const void *block_data, uint64_t format_id, uint32_t segm
 /* was once a header of this format, for all we can tell; anything else has never been ours */
 bool cfs_seg_hdr_damaged(const void *block_data, uint64_t format_id);
 bool cfs_foot_check(const void *block_data, const struct cfs_seg_id *id, uint32_t segment);
+/* as cfs_rec_like(), of a footer */
+bool cfs_foot_like(const void *block_data, const struct cfs_seg_id *id, uint32_t segment);
 bool cfs_vote_check(const void *block_data, uint64_t format_id);
 
 #endif

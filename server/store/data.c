@@ -28,8 +28,9 @@ static void batch_end(struct cfs_batch *b, int err)
 	CFS_ASSERT(os->staged >= b->n_ents);
 	os->staged -= b->n_ents;
 	if (err) {
-		cfs_err("store: write of %u blocks at segment %u block %u failed: %s", b->blocks,
-			os->seg, b->block, strerror(-err));
+		cfs_err("store: target %u: write of %u blocks at device offset %llu failed: %s",
+			cfs_le32_to_cpu(os->st->sb.target_id), b->blocks,
+			(unsigned long long)cfs_seg_off(os->st, os->seg, b->block), strerror(-err));
 		os->hole = cfs_min(os->hole, b->block);
 		os->want_seal = true;
 		if (os->st->open[os->cls] == os)
@@ -205,11 +206,7 @@ static void opened(struct cfs_seg_io *io, int err)
 	struct cfs_store *st = os->st;
 
 	if (err) {
-		/*
-		 * not usable, and not free either: what its header says now is unknown until
-		 * next start
-		 */
-		st->segs[os->seg].state = CFS_SS_BAD;
+		cfs_seg_spoilt(st, os->seg, err);
 		if (st->open[os->cls] == os)
 			st->open[os->cls] = NULL;
 		cfs_oseg_drop(os);
@@ -223,7 +220,7 @@ static void opened(struct cfs_seg_io *io, int err)
 
 /*
  * The open segment of a class, with room. -EAGAIN: one is being prepared or sealed,
- * cfs_store_kick() will follow; -ENOSPC; -ENOMEM.
+ * cfs_store_kick() will follow; -ENOSPC; -ENOMEM; -ENODEV.
  */
 int cfs_oseg_get(struct cfs_store *st, enum cfs_oseg_class cls, enum cfs_alloc who, uint32_t blocks,
 		 uint32_t ents, struct cfs_oseg **ret_os)
@@ -232,6 +229,8 @@ int cfs_oseg_get(struct cfs_store *st, enum cfs_oseg_class cls, enum cfs_alloc w
 	uint32_t seg;
 	int rc;
 
+	if (st->dev->stat.gone)
+		return -ENODEV;		/* or one segment after the other would be tried, and found bad */
 	if (os && os->state == CFS_OSS_OPENING)
 		return -EAGAIN;
 	if (os && cfs_oseg_room(st, os, blocks, ents)) {
@@ -241,6 +240,8 @@ int cfs_oseg_get(struct cfs_store *st, enum cfs_oseg_class cls, enum cfs_alloc w
 		return rc;
 	}
 	if (!cfs_seg_available(st, who)) {
+		if (who <= CFS_ALLOC_USER && cfs_below_pending(st, who))
+			return -EAGAIN;
 		/* its dead space can only be had after sealing */
 		const struct cfs_seg *s = os ? &st->segs[os->seg] : NULL;
 

@@ -111,8 +111,10 @@ static void stage(struct cfs_store *st)
 
 			if (t->n == TOMBS_MAX)
 				return;
-			if (!cfs_index_get(st->index, &d->oids[p->pos], &loc))
+			if (!cfs_index_get(st->index, &d->oids[p->pos], &loc)) {
+				cfs_cut_forget(st, &d->oids[p->pos]);
 				continue;
+			}
 			/* just being moved: its new place is what must be named */
 			if (st->cleaner.copying && loc.seg == st->cleaner.victim)
 				return;

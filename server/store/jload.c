@@ -7,6 +7,9 @@
  * the highest watermark: if that says the missing record was durable, it has rotted, and opening
  * fails, naming it; else the stream ends there, because nothing from there on was ever
  * acknowledged.
+ *
+ * Where zones have gone offline (see jlost.c) the stream may have gaps. It is followed behind them, and at its end every entry
+ * behind the snapshot must have been found, there or AGAIN; else opening fails, and says which are missing.
  */
 #include "server/store/journal_i.h"
 
@@ -16,6 +19,8 @@
 #include <string.h>
 
 #include "base/log.h"
+
+#define LOST_MAX (1u << 26) /* entries of one gap: more than any zone holds */
 
 void cfs_journal_forget_found(struct cfs_journal *j)
 {
@@ -52,27 +57,60 @@ static int next_item(const uint8_t *body, uint32_t len, uint32_t *pos, struct cf
 	return 1;
 }
 
-static int own(struct cfs_journal *j, uint64_t index, uint64_t seq)
+static int grow_owner(struct cfs_journal *j, uint64_t n)
 {
-	if (!j->n_owner)
-		j->base = index;
-	else if (index != j->base + j->n_owner)
-		return -EUCLEAN;
-	if (j->n_owner == j->cap_owner) {
-		uint64_t cap = j->cap_owner ? j->cap_owner * 2 : 1024;
-		uint64_t *p = realloc(j->owner, cap * sizeof(*p));
+	uint64_t cap = j->cap_owner ? j->cap_owner : 1024;
+	uint64_t *p;
 
-		if (!p)
-			return -ENOMEM;
-		j->owner = p;
-		j->cap_owner = cap;
-	}
-	j->owner[j->n_owner++] = seq;
-	j->last_index = index;
+	while (cap < n)
+		cap *= 2;
+	if (cap == j->cap_owner)
+		return 0;
+	p = realloc(j->owner, cap * sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	j->owner = p;
+	j->cap_owner = cap;
 	return 0;
 }
 
-static int apply_entries(struct cfs_journal *j, const struct cfs_disk_rec *rec, struct cfs_jseg *js)
+/* an entry; those between it and the ones that are known, on either side, are lost */
+static int own(struct cfs_journal *j, uint64_t index, uint64_t seq)
+{
+	uint64_t before, n;
+	int rc;
+
+	if (!j->n_owner)
+		j->base = index;
+	before = index < j->base ? j->base - index : 0;
+	if (before > LOST_MAX || (index > j->base && index - j->base > j->n_owner + LOST_MAX))
+		return -EUCLEAN;
+	n = cfs_max(j->n_owner + before, index - (j->base - before) + 1);
+	rc = grow_owner(j, n);
+	if (rc)
+		return rc;
+	if (before)
+		memmove(j->owner + before, j->owner, j->n_owner * sizeof(*j->owner));
+	memset(j->owner, 0, before * sizeof(*j->owner));
+	if (n > j->n_owner + before)
+		memset(j->owner + j->n_owner + before, 0, (n - j->n_owner - before) * sizeof(*j->owner));
+	j->base -= before;
+	j->n_owner = n;
+	j->owner[index - j->base] = seq;
+	j->last_index = cfs_max(j->last_index, index);
+	return 0;
+}
+
+static void drop_from(struct cfs_journal *j, uint64_t index)
+{
+	if (j->n_owner && index < j->base + j->n_owner)
+		j->n_owner = index > j->base ? index - j->base : 0;
+	if (index <= j->last_index)
+		j->last_index = index - 1;
+}
+
+/* *gap: something of the stream is missing before this record, truncations too; or just those that came AGAIN were kept */
+static int apply_entries(struct cfs_journal *j, const struct cfs_disk_rec *rec, struct cfs_jseg *js, bool *gap)
 {
 	const uint8_t *body = cfs_rec_body(rec);
 	uint32_t pos = 0, type;
@@ -83,20 +121,22 @@ static int apply_entries(struct cfs_journal *j, const struct cfs_disk_rec *rec, 
 		if (!e.index || e.index == UINT64_MAX)
 			return -EUCLEAN;
 		if (type == CFS_JITEM_TRUNCATE) {
-			if (j->n_owner && e.index < j->base + j->n_owner)
-				j->n_owner = e.index > j->base ? e.index - j->base : 0;
-			if (e.index <= j->last_index)
-				j->last_index = e.index - 1;
-		} else if (type == CFS_JITEM_ENTRY) {
+			drop_from(j, e.index);
+		} else if (type == CFS_JITEM_ENTRY || type == CFS_JITEM_AGAIN) {
 			/*
 			 * The first one may follow anything: what was before has been dropped,
 			 * and a snapshot record that was found may be older than that.
 			 */
-			if (j->n_owner && e.index != j->last_index + 1)
-				return -EUCLEAN;
+			if (type == CFS_JITEM_ENTRY && j->n_owner && e.index != j->last_index + 1) {
+				if (!*gap)
+					return -EUCLEAN;
+				drop_from(j, e.index);
+			}
+			*gap |= type == CFS_JITEM_AGAIN;
 			rc = own(j, e.index, cfs_le64_to_cpu(rec->seq));
 			if (rc)
 				return rc;
+			js->first_index = cfs_min(js->first_index, e.index);
 			js->last_index = cfs_max(js->last_index, e.index);
 		} else {
 			return -EUCLEAN;
@@ -142,11 +182,13 @@ struct walk {
 	uint64_t epoch; /* of the last one */
 	uint64_t durable; /* highest watermark in the stream */
 	uint64_t limit; /* the next segment has what begins here */
+	bool gap; /* entries may be missing in what has been followed */
 	bool rotten; /* the record that was looked for is damaged, and can not be torn */
 	uint32_t end_seg, end_block; /* where the stream ends: index into j->segs */
+	uint32_t lost_zone; /* that may have been a part of it; UINT32_MAX: there is none */
 };
 
-static int mark_add(struct cfs_journal *j, uint32_t seg, uint32_t block)
+static int mark_add(struct cfs_journal *j, uint64_t seq, uint32_t seg, uint32_t block)
 {
 	if (j->n_marks == j->cap_marks) {
 		uint64_t cap = j->cap_marks ? j->cap_marks * 2 : 1024;
@@ -157,7 +199,7 @@ static int mark_add(struct cfs_journal *j, uint32_t seg, uint32_t block)
 		j->marks = p;
 		j->cap_marks = cap;
 	}
-	j->marks[j->n_marks++] = (struct cfs_jmark){ seg, block };
+	j->marks[j->n_marks++] = (struct cfs_jmark){ seq, seg, block };
 	return 0;
 }
 
@@ -202,11 +244,11 @@ static int follow(struct walk *w, struct cfs_jseg *js, uint32_t *block)
 
 	while ((rec = get_record(w, js->seg, *block))) {
 		uint32_t blocks = cfs_le32_to_cpu(rec->blocks);
-		int rc = mark_add(j, js->seg, *block);
+		int rc = mark_add(j, w->expected, js->seg, *block);
 
 		j->bytes += (uint64_t)blocks * BLK;
 		if (!rc && cfs_rec_type_of(rec) == CFS_REC_JOURNAL)
-			rc = apply_entries(j, rec, js);
+			rc = apply_entries(j, rec, js, &w->gap);
 		if (!rc && cfs_rec_type_of(rec) == CFS_REC_SNAPSHOT)
 			rc = apply_snapshot(j, rec, js->seg);
 		if (rc)
@@ -254,6 +296,7 @@ static int walk_stream(struct walk *w, char *errbuf, size_t errlen)
 	struct cfs_journal *j = w->j;
 	struct cfs_store *st = j->st;
 	uint32_t i = 0, block;
+	uint64_t next;
 	int rc;
 
 	w->expected = st->segs[j->segs[0].seg].first_seq;
@@ -272,8 +315,16 @@ static int walk_stream(struct walk *w, char *errbuf, size_t errlen)
 						 strerror(-rc));
 			return rc;
 		}
-		if (i + 1 == j->n_segs || st->segs[j->segs[i + 1].seg].first_seq != w->expected)
+		if (i + 1 == j->n_segs)
 			break;
+		next = st->segs[j->segs[i + 1].seg].first_seq;
+		if (next == w->expected)
+			continue;
+		if (w->lost_zone == UINT32_MAX || w->rotten || next < w->expected)
+			break;
+		w->expected = next;
+		j->before_gap = i + 1;
+		w->gap = true;
 	}
 	w->end_seg = i;
 	w->end_block = block;
@@ -292,6 +343,97 @@ static int walk_stream(struct walk *w, char *errbuf, size_t errlen)
 	return 0;
 }
 
+/* entries that are in no record, though nobody has dropped them. 0, or -EUCLEAN and a line that says which */
+static int check_lost(struct walk *w, char *errbuf, size_t errlen)
+{
+	struct cfs_journal *j = w->j;
+	const struct cfs_seg *end = j->n_segs ? &j->st->segs[j->segs[w->end_seg].seg] : NULL;
+	uint64_t from = j->have_snap ? j->snap_index + 1 : 1, first = UINT64_MAX, last = 0;
+
+	if (j->n_owner && j->base > from) {
+		first = from;
+		last = j->base - 1;
+	}
+	for (uint64_t i = 0; i < j->n_owner; i++) {
+		if (j->owner[i])
+			continue;
+		if (j->base + i < from) {
+			j->load_from = j->base + i + 1;
+			continue;
+		}
+		first = cfs_min(first, j->base + i);
+		last = j->base + i;
+	}
+	if (w->lost_zone == UINT32_MAX && !last)
+		return 0;
+	if (last && w->lost_zone != UINT32_MAX)
+		snprintf(errbuf, errlen,
+			 "journal of group %u: zone %u is offline, and with it entries %llu to %llu are lost (others "
+			 "follow them, up to %llu)",
+			 j->group, w->lost_zone, (unsigned long long)first, (unsigned long long)last,
+			 (unsigned long long)j->last_index);
+	else if (last && j->base <= from)
+		snprintf(errbuf, errlen, "journal of group %u: entries %llu to %llu are missing", j->group,
+			 (unsigned long long)first, (unsigned long long)last);
+	else if (last)
+		snprintf(errbuf, errlen, "journal of group %u: entries begin at %llu, but %s %llu", j->group,
+			 (unsigned long long)j->base,
+			 j->have_snap ? "the snapshot is at" : "there is no snapshot; first index",
+			 (unsigned long long)(j->have_snap ? j->snap_index : 1));
+	else if (end && !(end->flags & CFS_SF_ACTIVE))
+		/* the next zone is begun when this one is finished: that may have happened, or not */
+		snprintf(errbuf, errlen,
+			 "journal of group %u: zone %u is offline, and with it entries from %llu on may be lost (zone %u, "
+			 "with those before, is at its end)",
+			 j->group, w->lost_zone, (unsigned long long)j->last_index + 1,
+			 j->segs[w->end_seg].seg + CFS_DISK_ROOT_ZONES);
+	else if (!end && j->st->votes[j->slot].term)
+		snprintf(errbuf, errlen,
+			 "journal of group %u: zone %u is offline, and with it all entries from 1 on are lost", j->group,
+			 w->lost_zone);
+	else
+		return 0;
+	return -EUCLEAN;
+}
+
+/* finds the segments, and what they hold. Reads only */
+static int look(struct walk *w, char *errbuf, size_t errlen)
+{
+	struct cfs_journal *j = w->j;
+	struct cfs_store *st = j->st;
+	int rc = 0;
+
+	w->lost_zone = st->zoned ? cfs_zones_lost(st) : UINT32_MAX;
+	for (uint32_t i = 0; i < st->n_segs && !rc; i++)
+		if (st->segs[i].state == CFS_SS_JOURNAL && st->segs[i].owner == j->group)
+			rc = cfs_jseg_add(j, i);
+	if (!rc && j->n_segs) {
+		qsort_r(j->segs, j->n_segs, sizeof(*j->segs), compare_seq, st);
+		rc = cfs_scan_init(&w->sc, st->dev);
+		if (!rc)
+			rc = walk_stream(w, errbuf, errlen);
+	}
+	return rc ? rc : check_lost(w, errbuf, errlen);
+}
+
+int cfs_journal_inspect(struct cfs_store *st, uint32_t group, char *errbuf, size_t errlen)
+{
+	struct cfs_journal j = { .st = st, .group = group };
+	struct walk w = { .j = &j };
+	int rc = -ENOMEM, slot = cfs_vote_slot(st, group);
+
+	j.slot = slot < 0 ? 0 : (uint32_t)slot;
+	j.rec_max = cfs_journal_rec_max(st);
+	j.manifest = malloc(CFS_MANIFEST_MAX);
+	if (j.manifest)
+		rc = look(&w, errbuf, errlen);
+	cfs_scan_exit(&w.sc);
+	cfs_journal_forget_found(&j);
+	free(j.manifest);
+	free(j.segs);
+	return rc;
+}
+
 /*
  * what was read but perhaps never durable is written again in place; segments behind the end are
  * given up
@@ -300,16 +442,15 @@ static int settle(struct walk *w)
 {
 	struct cfs_journal *j = w->j;
 	struct cfs_store *st = j->st;
-	uint64_t seq = w->expected - j->n_marks;
 	int rc = 0;
 
 	/* zones: all that can be read has been flushed before */
-	for (uint64_t i = 0; i < j->n_marks && !rc && !st->was_clean && !st->zoned; i++, seq++) {
+	for (uint64_t i = 0; i < j->n_marks && !rc && !st->was_clean && !st->zoned; i++) {
 		const struct cfs_jmark *m = &j->marks[i];
 		const struct cfs_disk_rec *rec;
 		uint32_t blocks;
 
-		if (seq <= w->durable)
+		if (m->seq <= w->durable)
 			continue;
 		walk_segment(w, m->seg);
 		rec = cfs_scan_get(&w->sc, m->block, 1);
@@ -344,6 +485,9 @@ static int continue_zone(struct cfs_journal *j)
 	if (state == CFS_SF_ACTIVE && j->head == s->end)
 		return 0;
 	j->head = st->seg_blocks;
+	/* that a zone is finished says that the next may have been begun: not now, when that would make it hard to be sure */
+	if (cfs_zones_lost(st) != UINT32_MAX)
+		return 0;
 	return s->flags & CFS_SF_ACTIVE ? cfs_zone_sync(st, seg, CFS_DEV_ZONE_FINISH) : 0;
 }
 
@@ -353,26 +497,9 @@ int cfs_journal_recover(struct cfs_journal *j, char *errbuf, size_t errlen)
 	struct walk w = { .j = j };
 	int rc = 0;
 
-	for (uint32_t i = 0; i < st->n_segs && !rc; i++)
-		if (st->segs[i].state == CFS_SS_JOURNAL && st->segs[i].owner == j->group)
-			rc = cfs_jseg_add(j, i);
+	rc = look(&w, errbuf, errlen);
 	if (rc || !j->n_segs)
-		return rc;
-	qsort_r(j->segs, j->n_segs, sizeof(*j->segs), compare_seq, st);
-	rc = cfs_scan_init(&w.sc, st->dev);
-	if (!rc)
-		rc = walk_stream(&w, errbuf, errlen);
-	if (rc)
 		goto out;
-	/* entries must reach back to the snapshot, or to the beginning */
-	if (j->n_owner && j->base > (j->have_snap ? j->snap_index + 1 : 1)) {
-		snprintf(errbuf, errlen, "journal of group %u: entries begin at %llu, but %s %llu",
-			 j->group, (unsigned long long)j->base,
-			 j->have_snap ? "the snapshot is at" : "there is no snapshot; first index",
-			 (unsigned long long)(j->have_snap ? j->snap_index : 1));
-		rc = -EUCLEAN;
-		goto out;
-	}
 	rc = settle(&w);
 	j->head = w.end_block;
 	if (!rc && st->zoned)
@@ -389,44 +516,65 @@ out:
 	return rc;
 }
 
+/* the record that has stream number `seq`; marks are in that order */
+static const struct cfs_jmark *find_mark(const struct cfs_journal *j, uint64_t seq)
+{
+	uint64_t lo = 0, hi = j->n_marks;
+
+	while (lo < hi) {
+		uint64_t mid = (lo + hi) / 2;
+
+		if (j->marks[mid].seq < seq)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < j->n_marks && j->marks[lo].seq == seq ? &j->marks[lo] : NULL;
+}
+
+/* from entry *index on what one record has of them, which is at least that one */
+static int load_record(struct cfs_journal *j, struct cfs_scan *sc, uint32_t *seg, uint64_t *index,
+		       int (*cb)(void *arg, const struct cfs_journal_entry *e), void *arg)
+{
+	uint64_t seq = j->owner[*index - j->base], begun = *index;
+	const struct cfs_jmark *m = find_mark(j, seq);
+	const struct cfs_disk_rec *rec = NULL;
+	struct cfs_journal_entry e;
+	uint32_t pos = 0, type;
+	int rc = 0;
+
+	if (!m)
+		return -EUCLEAN;
+	if (m->seg != *seg)
+		cfs_scan_segment(sc, j->st, m->seg);
+	*seg = m->seg;
+	rec = cfs_scan_get(sc, m->block, 1);
+	if (rec)
+		rec = cfs_scan_get(sc, m->block,
+				   cfs_min(cfs_le32_to_cpu(rec->blocks), j->st->seg_blocks - m->block));
+	if (!rec || !cfs_rec_body_ok(rec))
+		return sc->err ? sc->err : -EUCLEAN; /* it was good a moment ago */
+	while (!rc && next_item(cfs_rec_body(rec), cfs_le32_to_cpu(rec->body_len), &pos, &e, &type) > 0) {
+		if (type == CFS_JITEM_TRUNCATE || e.index != *index || *index >= j->base + j->n_owner ||
+		    j->owner[*index - j->base] != seq)
+			continue;
+		rc = cb(arg, &e);
+		++*index;
+	}
+	return rc ? rc : *index == begun ? -EUCLEAN : 0;
+}
+
 int cfs_journal_load(struct cfs_journal *j, int (*cb)(void *arg, const struct cfs_journal_entry *e),
 		     void *arg)
 {
-	struct cfs_store *st = j->st;
-	uint64_t from = j->have_snap ? j->keep_from : 1;
+	uint64_t from = cfs_max(j->have_snap ? j->keep_from : 1, j->load_from);
 	struct cfs_scan sc;
 	uint32_t seg = UINT32_MAX;
-	int rc = cfs_scan_init(&sc, st->dev);
+	int rc = cfs_scan_init(&sc, j->st->dev);
 
-	for (uint64_t i = 0; i < j->n_marks && !rc; i++) {
-		const struct cfs_jmark *m = &j->marks[i];
-		const struct cfs_disk_rec *rec;
-		struct cfs_journal_entry e;
-		uint32_t pos = 0, type;
-
-		if (m->seg != seg)
-			cfs_scan_segment(&sc, st, m->seg);
-		seg = m->seg;
-		rec = cfs_scan_get(&sc, m->block, 1);
-		if (rec)
-			rec = cfs_scan_get(&sc, m->block,
-					   cfs_min(cfs_le32_to_cpu(rec->blocks),
-						   st->seg_blocks - m->block));
-		if (!rec || !cfs_rec_body_ok(rec)) {
-			rc = sc.err ? sc.err : -EUCLEAN; /* it was good a moment ago */
-			break;
-		}
-		if (cfs_rec_type_of(rec) != CFS_REC_JOURNAL)
-			continue;
-		while (!rc && next_item(cfs_rec_body(rec), cfs_le32_to_cpu(rec->body_len), &pos, &e,
-					&type) > 0) {
-			if (type != CFS_JITEM_ENTRY || e.index < from || e.index < j->base ||
-			    e.index - j->base >= j->n_owner ||
-			    j->owner[e.index - j->base] != cfs_le64_to_cpu(rec->seq))
-				continue;
-			rc = cb(arg, &e);
-		}
-	}
+	from = cfs_max(from, j->base);
+	while (!rc && j->n_owner && from < j->base + j->n_owner)
+		rc = load_record(j, &sc, &seg, &from, cb, arg);
 	cfs_scan_exit(&sc);
 	cfs_journal_forget_found(j);
 	return rc;

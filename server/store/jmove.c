@@ -57,7 +57,7 @@ static void place(struct cfs_journal *j, struct cfs_jrec *rec)
 	hdr->seg_block = cfs_cpu_to_le32(j->head);
 	hdr->durable = cfs_cpu_to_le64(j->durable_seq);
 	cfs_rec_seal(hdr);
-	if (hdr->type == CFS_REC_SNAPSHOT)
+	if (hdr->type == CFS_REC_SNAPSHOT && !rec->resnap)
 		j->snap_next_seg = seg;
 	cfs_journal_send(j, rec, j->head, 0);
 	j->head += cfs_le32_to_cpu(hdr->blocks);
@@ -97,7 +97,7 @@ void cfs_journal_move(struct cfs_journal *j)
 	if (j->outstanding)
 		return;
 	j->broken = false;
-	if (j->st->failed || ++j->n_moves > CFS_JMOVES) {
+	if (j->st->failed || j->st->dev->stat.gone || ++j->n_moves > CFS_JMOVES) {
 		give_up(j);
 		return;
 	}

@@ -123,10 +123,16 @@ void cfs_journal_get_vote(struct cfs_journal *j, uint64_t *ret_term, uint64_t *r
 	*ret_voted_for = cfs_le64_to_cpu(j->st->votes[j->slot].voted_for);
 }
 
+uint32_t cfs_journal_rec_max(const struct cfs_store *st)
+{
+	return cfs_min(CFS_JREC_MAX, (st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS) * BLK);
+}
+
 static void journal_free(struct cfs_journal *j)
 {
 	if (!j)
 		return;
+	cfs_timer_cancel(j->st->clock, &j->retry);
 	cfs_journal_forget_found(j);
 	free(j->hdr.buf);
 	free(j->move_hdr.buf);
@@ -136,6 +142,21 @@ static void journal_free(struct cfs_journal *j)
 	free(j->ring);
 	free(j->segs);
 	free(j);
+}
+
+/* once the last journal is there, and none has lost anything, an offline zone is nothing to be careful of */
+static void explain(struct cfs_store *st)
+{
+	uint32_t known = 0;
+	struct cfs_list *l;
+
+	for (uint32_t i = 0; i < CFS_DISK_VOTE_GROUPS; i++)
+		known += st->vote_used[i];
+	cfs_list_for_each(l, &st->journals)
+		if (cfs_list_entry(l, struct cfs_journal, node)->before_gap)
+			return;
+	if (known == st->n_journals)
+		cfs_zones_explain(st);
 }
 
 int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **ret_j, char *errbuf,
@@ -150,13 +171,14 @@ int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **
 	j->st = st;
 	j->group = group;
 	j->next_seq = 1;
+	j->retry.fn = cfs_journal_retry;
 	cfs_list_init(&j->node);
 	cfs_list_init(&j->queue);
 	cfs_list_init(&j->flight);
 	cfs_list_init(&j->rec_free);
 	for (uint32_t i = 0; i < CFS_JFLIGHT; i++)
 		cfs_list_add_tail(&j->rec_free, &j->rec[i].node);
-	j->rec_max = cfs_min(CFS_JREC_MAX, (st->seg_blocks - CFS_DISK_SEG_HDR_BLOCKS) * BLK);
+	j->rec_max = cfs_journal_rec_max(st);
 	j->ring_size = 2 * (j->rec_max + CFS_DISK_SEG_HDR_BLOCKS * BLK);
 	j->ring = cfs_aligned_raw(j->ring_size);
 	if (j->ring)
@@ -175,11 +197,11 @@ int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **
 	}
 	j->slot = (uint32_t)slot;
 	/* the superblocks, the journals, the open data segments: each has an active zone */
-	if (st->zoned && 1 + st->n_journals + 1 + CFS_OS_CLASSES > st->max_active) {
+	if (st->zoned && st->root.n_sides + st->n_journals + 1 + CFS_OS_CLASSES > st->max_active) {
 		st->few_zones = true;
 		cfs_oseg_end(st, CFS_OS_COLD);
 	}
-	if (st->zoned && st->n_journals + 1 + CFS_OS_CLASSES > st->max_active) {
+	if (st->zoned && st->root.n_sides + st->n_journals + CFS_OS_CLASSES > st->max_active) {
 		snprintf(errbuf, errlen, "%u zones can be active: too few for another journal",
 			 st->max_active);
 		rc = -EMFILE;
@@ -190,6 +212,8 @@ int cfs_journal_open(struct cfs_store *st, uint32_t group, struct cfs_journal **
 		goto out;
 	st->n_journals++;
 	cfs_list_add_tail(&st->journals, &j->node);
+	if (st->zoned)
+		explain(st);
 	if (!j->n_segs)
 		cfs_pool_want(st);
 	if (errlen)

@@ -17,6 +17,9 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 
+#define FULL_RETRY_NS	(200 * CFS_NSEC_PER_MSEC)
+#define FULL_WARN_NS	(10 * CFS_NSEC_PER_SEC)
+
 static void release(struct cfs_journal *j);
 
 static struct cfs_journal_append *append_of(struct cfs_jreq *r)
@@ -33,7 +36,7 @@ static struct cfs_journal_snapshot *snapshot_of(struct cfs_jreq *r)
 
 static void call_done(struct cfs_jreq *r, int err)
 {
-	if (r->kind == CFS_JK_APPEND)
+	if (r->kind != CFS_JK_SNAPSHOT)
 		append_of(r)->done(append_of(r), err);
 	else
 		snapshot_of(r)->done(snapshot_of(r), err);
@@ -69,6 +72,8 @@ static void fail_queue(struct cfs_journal *j, int err)
 		cfs_list_del(&r->node);
 		if (first)
 			j->last_index = r->prev_last;
+		if (r->kind == CFS_JK_AGAIN)
+			cfs_journal_again_ended(j, err);
 		if (r->trunc && (!j->trunc || r->trunc < j->trunc))
 			j->trunc = r->trunc;
 		first = false;
@@ -107,15 +112,56 @@ void cfs_journal_complete(struct cfs_journal *j)
 		cfs_list_add_tail(&j->rec_free, &rec->node);
 		if (!j->failed)
 			j->durable_seq = rec->seq;
+		if (!j->failed && rec->resnap && rec->resnap == j->snap_index)
+			j->snap_seg = rec->seg;
 		if (!r)
 			continue;
 		if (r->kind == CFS_JK_SNAPSHOT && !j->failed)
 			snapshot_durable(j, snapshot_of(r));
 		else if (r->kind == CFS_JK_SNAPSHOT)
 			j->snap_busy = false;
+		else if (r->kind == CFS_JK_AGAIN)
+			cfs_journal_again_ended(j, j->failed ? -EIO : 0);
 		call_done(r, j->failed ? -EIO : 0);
 	}
 	cfs_journal_pump(j);
+}
+
+/*
+ * A file system below that copies on write may have no room even for what was reserved. Nothing is wrong with the
+ * journal then: the record is written again, to the same place, until there is room. What follows it waits.
+ */
+static bool wait_for_room(struct cfs_journal *j, struct cfs_jrec *rec)
+{
+	uint64_t now = cfs_clock_boot_ns(j->st->clock);
+
+	if (rec->req.result != -ENOSPC || j->st->zoned || j->st->stopping || j->st->failed)
+		return false;
+	if (!j->full_warned_ns || now - j->full_warned_ns > FULL_WARN_NS) {
+		j->full_warned_ns = now;
+		cfs_warn("journal of group %u: no room for segment %u in the file system below: requests wait for it",
+			 j->group, rec->seg);
+	}
+	rec->refused = true;
+	if (!cfs_timer_armed(&j->retry))
+		cfs_timer_set(j->st->clock, &j->retry, now + FULL_RETRY_NS);
+	return true;
+}
+
+void cfs_journal_retry(struct cfs_timer *timer)
+{
+	struct cfs_journal *j = cfs_container_of(timer, struct cfs_journal, retry);
+	struct cfs_list *l;
+
+	cfs_list_for_each(l, &j->flight) {
+		struct cfs_jrec *rec = cfs_list_entry(l, struct cfs_jrec, node);
+
+		if (!rec->refused || j->broken || j->moving)
+			continue;
+		rec->refused = false;
+		j->outstanding++;
+		cfs_store_submit(j->st, &rec->req);
+	}
 }
 
 static void written(struct cfs_dev_req *req)
@@ -125,6 +171,8 @@ static void written(struct cfs_dev_req *req)
 
 	cfs_store_submitted(j->st);
 	j->outstanding--;
+	if (!j->broken && wait_for_room(j, rec))
+		return;
 	rec->done = req->result >= 0;
 	if (rec->done) {
 		j->n_moves = 0;
@@ -142,7 +190,7 @@ static void written(struct cfs_dev_req *req)
 
 void cfs_journal_send(struct cfs_journal *j, struct cfs_jrec *rec, uint32_t block, uint32_t flags)
 {
-	rec->done = false;
+	rec->done = rec->refused = false;
 	rec->req = (struct cfs_dev_req){
 		.op = CFS_DEV_WRITE,
 		.flags = CFS_DEV_DURABLE | flags,
@@ -169,7 +217,7 @@ int cfs_jseg_add(struct cfs_journal *j, uint32_t seg)
 		j->segs = p;
 		j->cap_segs = cap;
 	}
-	j->segs[j->n_segs++] = (struct cfs_jseg){ .seg = seg };
+	j->segs[j->n_segs++] = (struct cfs_jseg){ .seg = seg, .first_index = UINT64_MAX };
 	return 0;
 }
 
@@ -203,9 +251,12 @@ int cfs_journal_take_segment(struct cfs_journal *j, enum cfs_alloc who, uint64_t
 	st->segs[seg].owner = j->group;
 	st->segs[seg].first_seq = first_seq;
 	st->n_journal++;
-	j->segs[j->n_segs - 1].last_index = first_seq < j->next_seq ? j->move_index : 0;
+	if (first_seq < j->next_seq && j->n_segs > 1) { /* records of the one before move here */
+		j->segs[j->n_segs - 1].last_index = j->move_index;
+		j->segs[j->n_segs - 1].first_index = j->segs[j->n_segs - 2].first_index;
+	}
 	if (st->zoned && j->n_segs > 1)
-		cfs_zone_finish(st, j->segs[j->n_segs - 2].seg);
+		cfs_zone_follow(st, seg, j->segs[j->n_segs - 2].seg);
 	j->head = CFS_DISK_SEG_HDR_BLOCKS;
 	return 0;
 }
@@ -248,7 +299,8 @@ static int begin_record(struct cfs_journal *j, enum cfs_alloc who, uint32_t body
 {
 	struct cfs_store *st = j->st;
 	uint32_t blocks = rec_blocks(body), hdr_blocks = 0, total, old_head = j->ring_head;
-	bool fresh = !j->n_segs || j->head + blocks > st->seg_blocks;
+	bool fresh = !j->n_segs || j->head + blocks > st->seg_blocks ||
+		     st->segs[j->segs[j->n_segs - 1].seg].flags & CFS_SF_DEAD;
 	struct cfs_jrec *rec;
 	uint8_t *p;
 	int rc;
@@ -275,6 +327,7 @@ static int begin_record(struct cfs_journal *j, enum cfs_alloc who, uint32_t body
 	rec->j = j;
 	rec->done = false;
 	rec->completes = NULL;
+	rec->resnap = 0;
 	rec->ring_bytes = total;
 	rec->seg = j->segs[j->n_segs - 1].seg;
 	rec->iov = (struct iovec){ p, (size_t)(hdr_blocks + blocks) * BLK };
@@ -362,6 +415,7 @@ static int stage_append(struct cfs_journal *j, struct cfs_jreq *r)
 	struct cfs_journal_append *a = append_of(r);
 	const uint32_t max = j->rec_max - (uint32_t)sizeof(struct cfs_disk_rec);
 	const struct cfs_journal_entry trunc = { .index = r->trunc };
+	bool again = r->kind == CFS_JK_AGAIN;
 	uint32_t body = r->trunc ? item_bytes(0) : 0, n = 0;
 	struct cfs_disk_rec *hdr;
 	struct cfs_jrec *rec;
@@ -379,7 +433,7 @@ static int stage_append(struct cfs_journal *j, struct cfs_jreq *r)
 	}
 	while (r->pos + n < a->n && body + item_bytes(a->entries[r->pos + n].len) <= max)
 		body += item_bytes(a->entries[r->pos + n++].len);
-	CFS_ASSERT(n);
+	CFS_ASSERT(n || again);
 	rc = begin_record(j, CFS_ALLOC_JOURNAL, body, &rec, &hdr);
 	if (rc)
 		return rc;
@@ -387,11 +441,18 @@ static int stage_append(struct cfs_journal *j, struct cfs_jreq *r)
 	if (r->trunc)
 		p = put_item(p, CFS_JITEM_TRUNCATE, &trunc);
 	for (uint32_t i = 0; i < n; i++)
-		p = put_item(p, CFS_JITEM_ENTRY, &a->entries[r->pos + i]);
+		p = put_item(p, again ? CFS_JITEM_AGAIN : CFS_JITEM_ENTRY, &a->entries[r->pos + i]);
 	r->trunc = 0;
 	r->begun = true;
 	r->pos += n;
+	if (!n) { /* only where the log ends */
+		rec->completes = r;
+		cfs_list_del(&r->node);
+		send_record(j, rec, hdr, CFS_REC_JOURNAL, body);
+		return 0;
+	}
 	js = &j->segs[j->n_segs - 1];
+	js->first_index = cfs_min(js->first_index, a->entries[r->pos - n].index);
 	js->last_index = cfs_max(js->last_index, a->entries[r->pos - 1].index);
 	if (r->pos == a->n) {
 		rec->completes = r;
@@ -442,6 +503,35 @@ static int stage_snapshot(struct cfs_journal *j, struct cfs_jreq *r)
 	return 0;
 }
 
+/* the last snapshot, as it was, and then the entries */
+static int stage_again(struct cfs_journal *j, struct cfs_jreq *r)
+{
+	struct cfs_disk_jsnap snap = {
+		.index = cfs_cpu_to_le64(j->snap_index),
+		.term = cfs_cpu_to_le64(j->snap_term),
+		.trailing = cfs_cpu_to_le32((uint32_t)(j->snap_index + 1 - j->keep_from)),
+		.manifest_len = cfs_cpu_to_le32(j->snap_len),
+	};
+	uint32_t body = (uint32_t)sizeof(snap) + j->snap_len;
+	struct cfs_disk_rec *hdr;
+	struct cfs_jrec *rec;
+	int rc;
+
+	if (!r->resnap)
+		return stage_append(j, r);
+	if (!space_for(j, CFS_ALLOC_SNAPSHOT, body + 3 * BLK))
+		return -ENOSPC;
+	rc = begin_record(j, CFS_ALLOC_SNAPSHOT, body, &rec, &hdr);
+	if (rc)
+		return rc;
+	memcpy(hdr + 1, &snap, sizeof(snap));
+	memcpy((uint8_t *)(hdr + 1) + sizeof(snap), j->manifest, j->snap_len);
+	rec->resnap = j->snap_index;
+	r->resnap = false;
+	send_record(j, rec, hdr, CFS_REC_SNAPSHOT, body);
+	return 0;
+}
+
 void cfs_journal_pump(struct cfs_journal *j)
 {
 	while (!cfs_list_empty(&j->queue) && !j->broken && !j->moving) {
@@ -452,7 +542,9 @@ void cfs_journal_pump(struct cfs_journal *j)
 			fail_queue(j, -EIO);
 			return;
 		}
-		rc = r->kind == CFS_JK_APPEND ? stage_append(j, r) : stage_snapshot(j, r);
+		rc = r->kind == CFS_JK_APPEND ? stage_append(j, r) :
+		     r->kind == CFS_JK_AGAIN  ? stage_again(j, r) :
+						stage_snapshot(j, r);
 		if (rc == -EAGAIN) {
 			CFS_ASSERT(!cfs_list_empty(&j->flight));
 			return;
@@ -462,7 +554,7 @@ void cfs_journal_pump(struct cfs_journal *j)
 			 * half of it may be on the device already, unacknowledged: then nothing
 			 * may follow
 			 */
-			j->failed = j->failed || r->begun;
+			j->failed = j->failed || (r->begun && r->kind != CFS_JK_AGAIN);
 			fail_queue(j, rc);
 			return;
 		}
@@ -489,6 +581,9 @@ static void released(struct cfs_seg_io *io, int err)
 	if (err)
 		return; /* tried again after the next snapshot */
 	st->n_journal--;
+	s->flags &= (uint16_t)~CFS_SF_LOST; /* such a one is retired now */
+	if (j->before_gap && !--j->before_gap)
+		cfs_zones_explain(st);
 	memmove(j->segs, j->segs + 1, --j->n_segs * sizeof(*j->segs));
 	s->owner = 0;
 	s->first_seq = 0;

@@ -44,8 +44,7 @@ static void end(struct cfs_store *st, int err)
 
 	p->busy = false;
 	if (err) {
-		/* its header may or may not have been written: nobody's until the next start */
-		st->segs[p->seg].state = CFS_SS_BAD;
+		cfs_seg_spoilt(st, p->seg, err);
 	} else {
 		st->segs[p->seg].state = CFS_SS_POOL;
 		st->n_pool++;
@@ -106,7 +105,7 @@ void cfs_pool_want(struct cfs_store *st)
 	struct cfs_pool *p = &st->pool;
 
 	/* a zone needs no preparation */
-	if (st->zoned || p->busy || st->stopping || st->failed || st->n_pool ||
+	if (st->zoned || p->busy || st->stopping || st->failed || st->dev->stat.gone || st->n_pool ||
 	    cfs_seg_alloc(st, CFS_ALLOC_FILL, &p->seg))
 		return;
 	p->busy = true;

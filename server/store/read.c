@@ -77,11 +77,42 @@ void cfs_rot_report(struct cfs_store *st, const struct cfs_oid *oid, const struc
 	st->checksum_errors++;
 	if (crc_block >= 0)
 		off += BLK + (uint64_t)crc_block * CFS_CRC_BLOCK;
-	cfs_err("store: object %llx.%llx is damaged: %s does not match its "
+	cfs_err("store: target %u: object %llx.%llx is damaged: %s does not match its "
 		"checksum (segment %u, device offset %llu)",
+		cfs_le32_to_cpu(st->sb.target_id),
 		(unsigned long long)cfs_le64_to_cpu(oid->owner),
 		(unsigned long long)cfs_le64_to_cpu(oid->seq),
 		crc_block >= 0 ? "data" : "its header", loc->seg, (unsigned long long)off);
+}
+
+const struct cfs_cut *cfs_cut_find(const struct cfs_store *st, const struct cfs_oid *oid)
+{
+	for (uint32_t i = 0; i < st->n_cut; i++)
+		if (cfs_oid_eq(&st->cut[i].oid, oid))
+			return &st->cut[i];
+	return NULL;
+}
+
+void cfs_cut_forget(struct cfs_store *st, const struct cfs_oid *oid)
+{
+	for (uint32_t i = 0; i < st->n_cut; i++)
+		if (cfs_oid_eq(&st->cut[i].oid, oid))
+			st->cut[i--] = st->cut[--st->n_cut];
+}
+
+/* somebody wants it: then it had been acknowledged, and what the start took for cut off was damaged */
+static int absent(struct cfs_store *st, const struct cfs_oid *oid)
+{
+	const struct cfs_cut *cut = cfs_cut_find(st, oid);
+
+	if (!cut)
+		return -ENOENT;
+	st->checksum_errors++;
+	cfs_err("store: target %u: object %llx.%llx is damaged: its record in segment %u at device offset %llu was not whole "
+		"when the store was opened", cfs_le32_to_cpu(st->sb.target_id),
+		(unsigned long long)cfs_le64_to_cpu(oid->owner), (unsigned long long)cfs_le64_to_cpu(oid->seq), cut->seg,
+		(unsigned long long)cut->offset);
+	return -EBADMSG;
 }
 
 /* ---- buffers ---------------------------------------------------------------------------- */
@@ -177,7 +208,8 @@ static void part_done(struct cfs_rbuf *rb, const struct cfs_dev_req *req)
 	cfs_store_submitted(st);
 	if (req->result < 0) {
 		rb->err = (int)req->result;
-		cfs_err("store: reading object %llx.%llx failed at device offset %llu: %s",
+		cfs_err("store: target %u: reading object %llx.%llx failed at device offset %llu: %s",
+			cfs_le32_to_cpu(st->sb.target_id),
 			(unsigned long long)cfs_le64_to_cpu(job->oid.owner),
 			(unsigned long long)cfs_le64_to_cpu(job->oid.seq),
 			(unsigned long long)req->offset, strerror(-rb->err));
@@ -226,7 +258,7 @@ static void start(struct cfs_rjob *job)
 	struct cfs_rbuf *rb;
 
 	if (!cfs_index_get(st->index, &job->oid, &job->loc)) {
-		fail_later(job, -ENOENT);
+		fail_later(job, absent(st, &job->oid));
 		return;
 	}
 	off = job->off;

@@ -62,6 +62,17 @@ static int add_tomb(struct opening *o, uint32_t home, const struct cfs_disk_ent 
 	return 0;
 }
 
+/* has the record that the entry speaks of its header? */
+static bool header_ok(struct opening *o, const struct cfs_disk_ent *ent)
+{
+	struct cfs_store *st = o->st;
+	uint32_t seg = cfs_le32_to_cpu(ent->segment), block = cfs_le32_to_cpu(ent->block);
+	struct cfs_seg_id id = cfs_seg_ident(st, seg);
+
+	return !st->dev->ops->read_sync(st->dev, cfs_seg_off(st, seg, block), o->block, BLK) &&
+	       cfs_rec_check((const void *)o->block, &id, block);
+}
+
 /*
  * Two records of one object: written again after a deletion (another birth), or moved by the
  * cleaner when the store stopped (the same birth, another gen). true: the one we have already
@@ -88,6 +99,7 @@ static bool older_wins(struct opening *o, const struct cfs_loc *have,
 	       have_gen != gen	   ? have_gen > gen :
 				     st->segs[have->seg].seq >
 					 st->segs[cfs_le32_to_cpu(ent->segment)].seq;
+	wins |= have_birth == birth && !header_ok(o, ent);
 	if (have_birth == birth) {
 		loser = wins ? cfs_le32_to_cpu(ent->segment) : have->seg;
 		if (!(st->segs[loser].flags & CFS_SF_DUP))
@@ -255,8 +267,9 @@ static int unsealed_add(struct unsealed *u, const struct cfs_disk_ent *ent)
 /* entries of one scanned record */
 static int take_record(struct opening *o, struct unsealed *u, const struct cfs_scan_rec *r)
 {
+	struct cfs_seg_id id = cfs_seg_ident(o->st, u->seg);
 	const struct cfs_disk_rec *rec =
-		cfs_scan_get(&o->sc, r->block, r->type == CFS_REC_TOMB ? r->blocks : 1);
+		cfs_scan_rec(&o->sc, &id, r, r->type == CFS_REC_TOMB ? r->blocks : 1);
 	int rc = 0;
 
 	if (!rec)
@@ -305,35 +318,113 @@ static int settle_record(struct opening *o, uint32_t seg, const struct cfs_scan_
 		   o->sc.err;
 }
 
-/* what the summary (which covers blocks before `from`) does not tell */
-static int scan_rest(struct opening *o, struct unsealed *u, uint32_t from, bool sealed)
+/*
+ * The last good summary that was met, though no footer names it: all that it lists was durable before it was written, and
+ * what lies before it need not be asked. Where the footer is good it is never below a watermark that counts. Returns
+ * from which record on the scan tells more; or -ENOMEM
+ */
+static int take_summary(struct opening *o, struct unsealed *u, const struct cfs_scan_list *list)
+{
+	struct cfs_seg_id id = cfs_seg_ident(o->st, u->seg);
+	struct cfs_disk_ent *ents;
+	uint32_t n, blocks;
+	int rc;
+
+	for (uint32_t i = list->n; i-- > 0;) {
+		if (list->rec[i].type != CFS_REC_SUMMARY || !list->rec[i].ok)
+			continue;
+		rc = cfs_scan_summary_at(&o->sc, &id, list->rec[i].block, &ents, &n, &blocks);
+		if (rc == -ENOENT)
+			continue;
+		if (rc)
+			return rc;
+		free(u->ents);
+		u->ents = ents;
+		u->n = u->cap = n;
+		u->head = list->rec[i].block; /* the next is written in its place, if nothing follows it */
+		return (int)i + 1;
+	}
+	return 0;
+}
+
+/* what the scan met is rot; the log tells where, and of what */
+static void report_rot(struct opening *o, const struct unsealed *u, const struct cfs_scan_rec *r, uint64_t durable)
+{
+	static const char *const names[] = { [CFS_REC_OBJECT] = "an object", [CFS_REC_TOMB] = "a record of deletions",
+					     [CFS_REC_SUMMARY] = "a summary" };
+	struct cfs_store *st = o->st;
+	struct cfs_seg_id id = cfs_seg_ident(st, u->seg);
+	const struct cfs_disk_rec *rec = r->type == CFS_REC_OBJECT ? cfs_scan_rec(&o->sc, &id, r, 1) : NULL;
+	unsigned long long off = cfs_seg_off(st, u->seg, r->block);
+	uint32_t target = cfs_le32_to_cpu(st->sb.target_id);
+	uint32_t lost = r->rotten ? r->blocks : (uint32_t)cfs_min((uint64_t)r->blocks, durable - r->block);
+
+	st->checksum_errors++;
+	if (rec)
+		cfs_err("store: target %u: object %llx.%llx in segment %u at device offset %llu is damaged%s", target,
+			(unsigned long long)cfs_le64_to_cpu(cfs_rec_obj(rec)->oid.owner),
+			(unsigned long long)cfs_le64_to_cpu(cfs_rec_obj(rec)->oid.seq), u->seg, off,
+			r->rotten ? ": its header does not match its checksum" : "");
+	else if (r->type && r->type < CFS_ARRAY_SIZE(names))
+		cfs_err("store: target %u: %s in segment %u at device offset %llu is damaged", target, names[r->type],
+			u->seg, off);
+	else if (r->rotten)
+		cfs_err("store: target %u: the header of a record in segment %u at device offset %llu is damaged: "
+			"what it named is lost", target, u->seg, off);
+	else
+		cfs_err("store: target %u: %llu bytes in segment %u at device offset %llu were written, and %s: what "
+			"was there is lost", target, (unsigned long long)lost * BLK, u->seg, off,
+			r->err ? "cannot be read" : "hold no record any more");
+}
+
+/* one that is not whole, and perhaps never was: whoever asks for it is told that it may have been (cfs_cut_find()) */
+static int note_cut(struct opening *o, uint32_t seg, const struct cfs_scan_rec *r)
+{
+	const struct cfs_disk_rec *rec = r->type == CFS_REC_OBJECT ? cfs_scan_get(&o->sc, r->block, 1) : NULL;
+	struct cfs_store *st = o->st;
+	struct cfs_cut *p;
+
+	if (!rec || st->n_cut == CFS_CUT_MAX)
+		return 0;
+	p = realloc(st->cut, (st->n_cut + 1) * sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	st->cut = p;
+	st->cut[st->n_cut++] = (struct cfs_cut){ cfs_rec_obj(rec)->oid, cfs_seg_off(st, seg, r->block), seg };
+	return 0;
+}
+
+/* what the summary (which covers blocks before `from`) does not tell. Gaps before block `judged` may be old cuts */
+static int scan_rest(struct opening *o, struct unsealed *u, uint32_t from, bool sealed, uint32_t judged)
 {
 	struct cfs_store *st = o->st;
 	struct cfs_seg_id id = cfs_seg_ident(st, u->seg);
 	struct cfs_scan_list list = { 0 };
-	int rc = cfs_scan_data(&o->sc, &id, from, &list);
+	int rc = cfs_scan_data(&o->sc, &id, from, &list), first = rc ? rc : take_summary(o, u, &list);
 
-	for (uint32_t i = 0; i < list.n && !rc; i++) {
+	rc = cfs_min(first, 0);
+	for (uint32_t i = rc ? 0 : (uint32_t)first; i < list.n && !rc; i++) {
 		const struct cfs_scan_rec *r = &list.rec[i];
-		bool acked = sealed || r->block < list.durable;
+		bool below = r->block < list.durable, acked = sealed || below || r->rotten;
+		bool gap = !r->type && !r->rotten;
 
 		/*
-		 * one that no footer names says nothing new, and the next is written in its
+		 * a summary that no footer names says nothing new, and the next is written in its
 		 * place
 		 */
-		if (r->type == CFS_REC_SUMMARY)
+		if ((r->type == CFS_REC_SUMMARY && !r->rotten) || (gap && (!below || r->block < judged)))
+			continue;
+		if (r->rotten || gap || (!r->ok && acked))
+			/* objects stay known: reading them tells what is wrong */
+			report_rot(o, u, r, list.durable);
+		u->torn |= !r->ok || r->rotten;
+		if (gap || r->type == CFS_REC_SUMMARY)
 			continue;
 		u->head = cfs_max(u->head, r->block + (r->ok ? r->blocks : 1));
-		u->torn |= !r->ok;
-		if (r->ok || acked)
+		if (r->ok || (acked && r->type))
 			rc = take_record(o, u, r);
-		if (!r->ok && acked) {
-			/* objects stay known: reading them tells what is wrong */
-			st->checksum_errors++;
-			cfs_err("store: %s in segment %u at device offset %llu is damaged",
-				r->type == CFS_REC_TOMB ? "a record of deletions" : "an object",
-				u->seg, (unsigned long long)cfs_seg_off(st, u->seg, r->block));
-		}
+		else if (!acked)
+			rc = note_cut(o, u->seg, r);
 		if (!acked && !rc)
 			rc = settle_record(o, u->seg, r);
 	}
@@ -463,6 +554,21 @@ out:
 	return rc;
 }
 
+/* a footer that has rotted, or one whose summary has: that was durable before it, but for the one that seals */
+static void report_no_summary(struct opening *o, uint32_t seg, const struct cfs_seg_id *id, const struct cfs_disk_foot *foot)
+{
+	struct cfs_store *st = o->st;
+	bool any = foot->magic, sealed = cfs_le16_to_cpu(foot->flags) & CFS_FOOT_SEALED;
+	uint32_t block = any ? cfs_le32_to_cpu(foot->sum_block) : st->seg_blocks - 1;
+
+	if (any ? sealed : st->zoned || !cfs_scan_foot_rotten(&o->sc, id, seg))
+		return;
+	st->checksum_errors++;
+	cfs_err("store: target %u: the %s of segment %u at device offset %llu is damaged: the segment is scanned",
+		cfs_le32_to_cpu(st->sb.target_id), any ? "summary" : "footer", seg,
+		(unsigned long long)cfs_seg_off(st, seg, block));
+}
+
 /* one data segment: its records go to the index; what is not sealed is remembered, to be adopted */
 static int load_data(struct opening *o, uint32_t seg)
 {
@@ -471,6 +577,7 @@ static int load_data(struct opening *o, uint32_t seg)
 	struct unsealed u = { .seg = seg, .head = CFS_DISK_SEG_HDR_BLOCKS };
 	struct cfs_disk_foot foot = { 0 };
 	bool has_sum, foot_sealed;
+	uint32_t judged;
 	int rc;
 
 	cfs_scan_segment(&o->sc, st, seg);
@@ -480,6 +587,9 @@ static int load_data(struct opening *o, uint32_t seg)
 	if (rc && rc != -ENOENT)
 		goto out;
 	rc = 0;
+	judged = cfs_le32_to_cpu(foot.end_block);
+	if (!has_sum)
+		report_no_summary(o, seg, &id, &foot);
 	if (has_sum) {
 		u.cap = u.n;
 		u.sum_block = cfs_le32_to_cpu(foot.sum_block);
@@ -494,7 +604,7 @@ static int load_data(struct opening *o, uint32_t seg)
 		cfs_seg_sealed(st, seg, u.sum_block - CFS_DISK_SEG_HDR_BLOCKS, u.sum_block,
 			       u.sum_blocks);
 	else if (!u.fresh || u.head != st->segs[seg].end)
-		rc = scan_rest(o, &u, u.head, foot_sealed);
+		rc = scan_rest(o, &u, u.head, foot_sealed, judged);
 	for (uint32_t i = 0; i < u.n && !rc; i++)
 		rc = add_ent(o, seg, &u.ents[i]);
 	if (rc || (has_sum && foot_sealed))
@@ -524,6 +634,7 @@ out:
 static int recover(struct opening *o)
 {
 	struct cfs_store *st = o->st;
+	struct cfs_loc loc;
 	int rc = st->zoned ? cfs_zones_load(st) : 0;
 
 	if (!rc)
@@ -533,6 +644,9 @@ static int recover(struct opening *o)
 			rc = load_data(o, i);
 	if (!rc)
 		apply_tombs(o);
+	for (uint32_t i = st->n_cut; i-- > 0;) /* what was cut off of those was a copy */
+		if (cfs_index_get(st->index, &st->cut[i].oid, &loc))
+			st->cut[i] = st->cut[--st->n_cut];
 	/*
 	 * after all are indexed: only now is it known which hold stale copies, and which
 	 * tombstones matter

@@ -96,15 +96,49 @@ static bool summary_ok(struct cfs_scan *sc, const struct cfs_disk_rec *rec, uint
 	return crc == want;
 }
 
+const struct cfs_disk_rec *cfs_scan_rec(struct cfs_scan *sc, const struct cfs_seg_id *id, const struct cfs_scan_rec *r,
+					uint32_t blocks)
+{
+	const struct cfs_disk_rec *rec = cfs_scan_get(sc, r->block, blocks);
+
+	/* in the window, which is ours */
+	if (rec && r->mended && !cfs_rec_check(rec, id, r->block))
+		cfs_rec_mend(sc->buf + (size_t)(r->block - sc->at) * BLK, id, r->block);
+	return rec;
+}
+
+/* blocks in which no record begins; a list of them is never longer than one entry between two records */
+static int list_gap(struct cfs_scan_list *list, uint32_t at, int err)
+{
+	struct cfs_scan_rec *last = list->n ? &list->rec[list->n - 1] : NULL, r = { .block = at, .blocks = 1, .err = err };
+
+	if (last && !last->type && last->block + last->blocks == at) {
+		last->blocks++;
+		last->err = last->err ? last->err : err;
+		return 0;
+	}
+	return list_add(list, &r);
+}
+
 int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from,
 		  struct cfs_scan_list *list)
 {
+	uint32_t claimed = 0; /* blocks before belong to a damaged record, if they are none themselves */
+
 	for (uint32_t at = from; at < cfs_min(id->seg_blocks - 1, sc->end);) {
 		const struct cfs_disk_rec *rec = cfs_scan_get(sc, at, 1);
-		struct cfs_scan_rec r = { .block = at };
-		int rc;
+		struct cfs_scan_rec r = { .block = at, .blocks = 1 };
+		int rc = 0;
 
+		r.rotten = rec && !cfs_rec_check(rec, id, at) && cfs_rec_like(rec, id, at);
+		r.mended = r.rotten && cfs_rec_mend(sc->buf + (size_t)(at - sc->at) * BLK, id, at);
 		if (!rec || !cfs_rec_check(rec, id, at)) {
+			if (r.rotten)
+				rc = list_add(list, &r);
+			else if (at >= claimed)
+				rc = list_gap(list, at, rec ? 0 : sc->err);
+			if (rc)
+				return rc;
 			at++;
 			continue;
 		}
@@ -112,15 +146,16 @@ int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t fro
 		r.type = rec->type;
 		list->durable = cfs_max(list->durable, cfs_le64_to_cpu(rec->durable));
 		if (r.type == CFS_REC_SUMMARY) {
-			r.ok = summary_ok(sc, rec, at);
+			r.ok = summary_ok(sc, rec, at) && !r.rotten;
 		} else {
-			rec = cfs_scan_get(sc, at, r.blocks);
+			rec = cfs_scan_rec(sc, id, &r, r.blocks);
 			r.ok = rec && cfs_rec_body_ok(rec);
 		}
 		rc = list_add(list, &r);
 		if (rc)
 			return rc;
 		/* behind a damaged record another may lie, within what this one says is its own */
+		claimed = at + r.blocks;
 		at += r.ok ? r.blocks : 1;
 	}
 	return 0;
@@ -168,52 +203,73 @@ static const struct cfs_disk_foot *find_foot(struct cfs_scan *sc, const struct c
 	return NULL;
 }
 
-int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment, bool zoned,
-		     struct cfs_disk_foot *ret_foot, struct cfs_disk_ent **ret_ents,
-		     uint32_t *ret_n, uint32_t *ret_sum_blocks)
+bool cfs_scan_foot_rotten(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment)
 {
-	const struct cfs_disk_rec *hdr;
-	const struct cfs_disk_foot *foot;
-	struct cfs_disk_rec *rec = NULL;
-	uint32_t at, blocks, n, got, foot_at;
-	int rc = -ENOENT;
+	const void *foot = cfs_scan_get(sc, id->seg_blocks - 1, 1);
 
-	if (sc->end <= CFS_DISK_SEG_HDR_BLOCKS)
-		goto out;
-	foot = find_foot(sc, id, segment, zoned, sc->end == sc->seg_blocks, &foot_at);
-	if (!foot)
-		goto out;
-	*ret_foot = *foot;
-	at = cfs_le32_to_cpu(foot->sum_block);
-	hdr = cfs_scan_get(sc, at, 1);
+	return foot && !cfs_foot_check(foot, id, segment) && cfs_foot_like(foot, id, segment);
+}
+
+int cfs_scan_summary_at(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t at, struct cfs_disk_ent **ret_ents,
+			uint32_t *ret_n, uint32_t *ret_blocks)
+{
+	const struct cfs_disk_rec *hdr = cfs_scan_get(sc, at, 1);
+	struct cfs_disk_rec *rec;
+	uint32_t blocks, n, got;
+
 	if (!hdr || !cfs_rec_check(hdr, id, at) || hdr->type != CFS_REC_SUMMARY)
-		goto out;
+		return -ENOENT;
 	blocks = cfs_le32_to_cpu(hdr->blocks);
-	if (zoned && at + blocks != foot_at)
-		goto out;
 	rec = cfs_aligned_raw((size_t)blocks * BLK);
-	if (!rec) {
-		rc = -ENOMEM;
-		goto out;
-	}
+	if (!rec)
+		return -ENOMEM;
 	for (uint32_t i = 0; i < blocks; i += got) {
 		const void *p;
 
 		got = cfs_min(blocks - i, WINDOW / BLK);
 		p = cfs_scan_get(sc, at + i, got);
 		if (!p)
-			goto out;
+			goto none;
 		memcpy((char *)rec + (size_t)i * BLK, p, (size_t)got * BLK);
 	}
 	if (!cfs_rec_check(rec, id, at) || !cfs_rec_body_ok(rec))
-		goto out;
+		goto none;
 	n = cfs_le32_to_cpu(rec->body_len) / (uint32_t)sizeof(struct cfs_disk_ent);
 	memmove(rec, rec + 1, n * sizeof(struct cfs_disk_ent));
 	*ret_ents = (struct cfs_disk_ent *)(void *)rec;
 	*ret_n = n;
+	*ret_blocks = blocks;
+	return 0;
+none:
+	free(rec);
+	return -ENOENT;
+}
+
+int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment, bool zoned,
+		     struct cfs_disk_foot *ret_foot, struct cfs_disk_ent **ret_ents,
+		     uint32_t *ret_n, uint32_t *ret_sum_blocks)
+{
+	const struct cfs_disk_foot *foot;
+	struct cfs_disk_ent *ents;
+	uint32_t at, blocks, n, foot_at;
+	int rc;
+
+	if (sc->end <= CFS_DISK_SEG_HDR_BLOCKS)
+		return -ENOENT;
+	foot = find_foot(sc, id, segment, zoned, sc->end == sc->seg_blocks, &foot_at);
+	if (!foot)
+		return -ENOENT;
+	*ret_foot = *foot;
+	at = cfs_le32_to_cpu(foot->sum_block);
+	rc = cfs_scan_summary_at(sc, id, at, &ents, &n, &blocks);
+	if (rc)
+		return rc;
+	if (zoned && at + blocks != foot_at) {
+		free(ents);
+		return -ENOENT;
+	}
+	*ret_ents = ents;
+	*ret_n = n;
 	*ret_sum_blocks = blocks;
 	return 0;
-out:
-	free(rec);
-	return rc;
 }

@@ -113,11 +113,21 @@ uint32_t cfs_seg_available(const struct cfs_store *st, enum cfs_alloc who)
 			who == CFS_ALLOC_USER ? st->reserve :
 						keep[who];
 
-	return st->n_free > left ? st->n_free - left : 0;
+	uint32_t n = st->n_free;
+
+	if (st->below.on && (who <= CFS_ALLOC_USER || st->below.lacking))
+		n = st->below.n_backed;
+	return n > left ? n - left : 0;
+}
+
+static bool seg_usable(const struct cfs_seg *s, bool backed)
+{
+	return s->state == CFS_SS_FREE && (!backed || s->flags & CFS_SF_BACKED);
 }
 
 int cfs_seg_alloc(struct cfs_store *st, enum cfs_alloc who, uint32_t *ret_seg)
 {
+	bool backed = st->below.n_backed;
 	uint32_t found = UINT32_MAX;
 	struct cfs_seg *s;
 
@@ -127,7 +137,7 @@ int cfs_seg_alloc(struct cfs_store *st, enum cfs_alloc who, uint32_t *ret_seg)
 	for (uint32_t i = 0; i < st->n_segs; i++) {
 		uint32_t k = (st->alloc_hint + i) % st->n_segs;
 
-		if (st->segs[k].state != CFS_SS_FREE)
+		if (!seg_usable(&st->segs[k], backed))
 			continue;
 		if (found == UINT32_MAX)
 			found = k;
@@ -140,12 +150,15 @@ int cfs_seg_alloc(struct cfs_store *st, enum cfs_alloc who, uint32_t *ret_seg)
 	s = &st->segs[found];
 	CFS_ASSERT(!s->live && !s->readers && !s->n_homes);
 	st->n_free--;
+	st->below.n_backed -= backed;
 	st->alloc_hint = found;
 	s->state = CFS_SS_BUSY;
 	s->seq = st->next_seg_seq++;
 	s->salt = st->clock->ops->random(st->clock);
 	s->owner = 0;
 	s->first_seq = 0;
+	s->after = 0;
+	cfs_below_kick(st);
 	*ret_seg = found;
 	return 0;
 }
@@ -246,7 +259,7 @@ void cfs_seg_release(struct cfs_store *st, uint32_t seg)
 	s->state = CFS_SS_FREE;
 	if (s->flags & CFS_SF_DUP)
 		st->n_dup--;
-	s->flags &= (uint8_t)~(CFS_SF_DUP | CFS_SF_MOVE);
+	s->flags &= (uint16_t)~(CFS_SF_DUP | CFS_SF_MOVE);
 	free(s->ents);
 	s->ents = NULL;
 	s->used = s->tombs = s->sum_block = s->sum_blocks = s->rot_live = 0;
@@ -254,6 +267,7 @@ void cfs_seg_release(struct cfs_store *st, uint32_t seg)
 		s->state = CFS_SS_BAD; /* it was retired */
 	else
 		st->n_free++;
+	st->below.n_backed += s->state == CFS_SS_FREE && s->flags & CFS_SF_BACKED;
 	st->cleaner.stuck = false;
 	/* tombstones that named its records have done their work */
 	for (uint32_t i = 0; i < s->n_homes; i++) {
@@ -265,6 +279,19 @@ void cfs_seg_release(struct cfs_store *st, uint32_t seg)
 	free(s->homes);
 	s->homes = NULL;
 	s->n_homes = s->cap_homes = 0;
+}
+
+void cfs_seg_spoilt(struct cfs_store *st, uint32_t seg, int err)
+{
+	if (err != -ENOSPC) {
+		/* not usable, and not free either: what its header says now is unknown until next start */
+		st->segs[seg].state = CFS_SS_BAD;
+		return;
+	}
+	/* no room below: an empty segment with any header, or none, is as good as a free one */
+	st->segs[seg].flags &= (uint16_t)~CFS_SF_BACKED;
+	cfs_seg_release(st, seg);
+	cfs_below_refused(st);
 }
 
 /* ---- tombstones ------------------------------------------------------------------------- */

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "server/store/store_i.h"
+#include "server/store/journal_i.h"
 
 static void open_flushed(struct cfs_dev_req *req)
 {
@@ -24,6 +24,17 @@ static void open_flushed(struct cfs_dev_req *req)
 	}
 	st->settled = true;
 	cfs_store_kick(st);
+}
+
+static bool journal_lost(const struct cfs_store *st)
+{
+	uint64_t first, last;
+	struct cfs_list *l;
+
+	cfs_list_for_each(l, &st->journals)
+		if (cfs_journal_lost(cfs_list_entry(l, struct cfs_journal, node), &first, &last))
+			return true;
+	return false;
 }
 
 static void store_free(struct cfs_store *st)
@@ -44,6 +55,7 @@ static void store_free(struct cfs_store *st)
 	cfs_index_destroy(st->index);
 	cfs_zones_exit(st);
 	free(st->segs);
+	free(st->cut);
 	free(st);
 }
 
@@ -101,6 +113,7 @@ static int store_setup(struct cfs_store *st, uint64_t reserve_bytes)
 		rc = cfs_clean_init(st);
 	if (!rc)
 		rc = cfs_pool_init(st);
+	cfs_below_init(st);
 	return rc;
 }
 
@@ -116,6 +129,9 @@ int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_stor
 		return rc;
 	st->dev = p->dev;
 	st->clock = p->clock;
+	st->lost = p->lost;
+	st->room_coming = p->room_coming;
+	st->arg = p->arg;
 	rc = cfs_super_load(&st->root, st->dev, &st->sb, errbuf, errlen);
 	if (rc)
 		goto out;
@@ -132,6 +148,8 @@ int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_stor
 		rc = -EOVERFLOW;
 		goto out;
 	}
+	if (st->sb.incompat)
+		cfs_root_mirror(&st->root);
 	rc = store_setup(st, p->reserve_bytes);
 	if (rc)
 		goto out;
@@ -157,10 +175,16 @@ int cfs_store_open(const struct cfs_store_params *p, struct cfs_store **ret_stor
 		rc = cfs_store_recover(st, errbuf, errlen);
 	if (rc)
 		goto out;
+	rc = st->zoned ? cfs_zones_start(st) : 0;
+	if (rc) {
+		snprintf(errbuf, errlen, "out of memory");
+		goto out;
+	}
 	st->open_ns = cfs_clock_boot_ns(p->clock) - start_ns;
 	/* what an earlier process wrote may still sit in the drive's cache */
 	st->open_flush = (struct cfs_dev_req){ .op = CFS_DEV_FLUSH, .done = open_flushed };
 	cfs_store_submit(st, &st->open_flush);
+	cfs_below_start(st);
 	if (errlen)
 		errbuf[0] = '\0';
 	*ret_store = st;
@@ -173,8 +197,11 @@ out:
 void cfs_store_stop(struct cfs_store *st, void (*fn)(void *arg), void *arg)
 {
 	st->stopping = true;
+	cfs_below_exit(st);
 	cfs_timer_cancel(st->clock, &st->cleaner.timer);
+	cfs_timer_cancel(st->clock, &st->room_timer);
 	cfs_timer_cancel(st->clock, &st->pool.timer);
+	cfs_zones_stop(st);
 	st->stopped = fn;
 	st->stopped_arg = arg;
 	cfs_timer_set(st->clock, &st->later_timer, cfs_clock_boot_ns(st->clock));
@@ -211,9 +238,12 @@ void cfs_store_close(struct cfs_store *st, bool clean)
 {
 	if (!st)
 		return;
+	cfs_below_exit(st);
 	cfs_timer_cancel(st->clock, &st->cleaner.timer);
 	cfs_timer_cancel(st->clock, &st->pool.timer);
+	cfs_timer_cancel(st->clock, &st->room_timer);
 	cfs_timer_cancel(st->clock, &st->later_timer);
+	cfs_zones_stop(st);
 	if (clean && !st->failed) {
 		int rc;
 
@@ -232,6 +262,10 @@ void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
 	uint64_t used = st->used, room = 0, free_blocks, lack, spare;
 	const struct cfs_oseg *os = st->open[CFS_OS_USER];
 	uint32_t data_segs = st->n_segs - st->reserve - st->n_journal - st->n_pool, avail;
+	/* one for which room is just being looked for below is free all the same; so is one that is just being opened */
+	uint32_t n_free = cfs_below_free(st) + (st->below.busy && st->below.was_free);
+	uint32_t unbacked = st->n_free > n_free ? st->n_free - n_free : 0;
+	uint64_t room_segs;
 
 	memset(ret, 0, sizeof(*ret));
 	if (st->n_segs < st->reserve + st->n_journal + st->n_pool)
@@ -241,8 +275,10 @@ void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
 			used += st->osegs[i].head - CFS_DISK_SEG_HDR_BLOCKS;
 	if (os && os->state == CFS_OSS_READY)
 		room = st->seg_blocks - 1 - os->head;
-	avail = cfs_seg_available(st, CFS_ALLOC_USER);
-	lack = st->n_free < st->reserve ? st->reserve - st->n_free : 0;
+	else if (os && os->state == CFS_OSS_OPENING)
+		room = usable;
+	avail = n_free > st->reserve ? n_free - st->reserve : 0;
+	lack = n_free < st->reserve ? st->reserve - n_free : 0;
 	free_blocks = (uint64_t)avail * usable + room + st->reclaim;
 	lack *= usable;
 	free_blocks = free_blocks > lack ? free_blocks - lack : 0;
@@ -250,9 +286,18 @@ void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
 	ret->target_id = cfs_le32_to_cpu(st->sb.target_id);
 	/* so that cleaning finds enough that is dead, when all that may be used is used */
 	spare = (uint64_t)data_segs * usable / CFS_SPARE_PART;
-	free_blocks = free_blocks > spare ? free_blocks - spare : 0;
 	ret->total_bytes = ((uint64_t)data_segs * usable - spare) * BLK;
+	room_segs = data_segs > unbacked ? data_segs - unbacked : 0;
+	spare = room_segs * usable / CFS_SPARE_PART;
+	ret->kept_bytes = cfs_min(free_blocks, spare) * BLK + cfs_min((uint64_t)n_free, (uint64_t)st->reserve) * st->seg_bytes;
+	free_blocks = free_blocks > spare ? free_blocks - spare : 0;
 	ret->free_bytes = cfs_min(free_blocks * BLK, ret->total_bytes);
+	if (st->below.on && st->below.known) {
+		ret->below_missing = st->dev->room.missing;
+		ret->below_free = st->dev->room.free;
+		ret->below = st->dev->room.below;
+	}
+	ret->below_lacking = st->below.lacking;
 	ret->live_bytes = st->live * BLK;
 	ret->dead_bytes = used > st->live ? (used - st->live) * BLK : 0;
 	ret->objects = cfs_index_count(st->index);
@@ -276,6 +321,7 @@ void cfs_store_stat(struct cfs_store *st, struct cfs_store_stat *ret)
 	ret->zones_active = st->n_active;
 	ret->zones_active_max = st->max_active == UINT32_MAX ? 0 : st->max_active;
 	ret->zones_failed = (uint32_t)st->zones_failed;
+	ret->journal_lost = journal_lost(st);
 	ret->zones_retired = cfs_le32_to_cpu(st->sb.n_retired);
 }
 

@@ -22,6 +22,17 @@ struct cfs_store_params {
 	struct cfs_clock *clock;
 	/* kept free for cleaning, journal and deletion; 0: default */
 	uint64_t reserve_bytes;
+	/*
+	 * A zone has failed that held objects or parts of a journal: see cfs_journal_lost(); and what the caller needs of
+	 * objects that are nowhere else should be written again. Never inside a call. NULL: the caller does not care.
+	 */
+	void (*lost)(void *arg);
+	/*
+	 * A write finds no room: will objects be deleted in a moment? Then it waits for that, up to 10 s, before it ends
+	 * with -ENOSPC. NULL: it never does.
+	 */
+	bool (*room_coming)(void *arg);
+	void *arg;
 };
 
 struct cfs_format_params {
@@ -64,6 +75,14 @@ struct cfs_store_stat {
 	uint32_t target_id;
 	uint64_t total_bytes;		/* usable for object data */
 	uint64_t free_bytes;		/* what new objects will get, after reserve */
+	/* free, too, but kept back: for the cleaner to work well, and for what must go on when the target is full */
+	uint64_t kept_bytes;
+	/*
+	 * Of a sparse file, else 0: bytes it has not taken yet from the file system below (`below` tells which), and those
+	 * free there; no more room is found there for data. free_bytes takes that into account.
+	 */
+	uint64_t below_missing, below_free, below;
+	bool below_lacking;
 	uint64_t live_bytes, dead_bytes;
 	uint64_t objects;
 	uint64_t index_bytes;		/* RAM of the object index */
@@ -84,6 +103,7 @@ struct cfs_store_stat {
 	uint64_t zone_bytes, zone_resets;
 	uint32_t zones_active, zones_active_max;	/* max 0: no limit */
 	uint32_t zones_failed, zones_retired;		/* read-only or offline; of those, empty and given up */
+	bool journal_lost;				/* see cfs_journal_lost() */
 };
 
 static inline double cfs_store_amplification(const struct cfs_store_stat *s)
@@ -196,6 +216,14 @@ struct cfs_journal_append {
 };
 /* appends complete in order; -ENOSPC before anything is written when no segment is left */
 void cfs_journal_append(struct cfs_journal *j, struct cfs_journal_append *a);
+/*
+ * cfs_journal_lost() - is a part of the journal in zones that have gone offline? While that is so, a start would be
+ * refused. @ret_first, @ret_last: the entries in them, to be written with cfs_journal_again(); 0 and 0: none of
+ * those, but a new snapshot is due, or cfs_journal_again() without entries.
+ */
+bool cfs_journal_lost(const struct cfs_journal *j, uint64_t *ret_first, uint64_t *ret_last);
+/* entries that have been appended before, contiguous, as they were; done() as of an append */
+void cfs_journal_again(struct cfs_journal *j, struct cfs_journal_append *a);
 /* entries >= index are gone, also after a crash once a later append is durable */
 int cfs_journal_truncate(struct cfs_journal *j, uint64_t index);
 

@@ -4,6 +4,7 @@
  *
  *   super.c    format, superblock, vote slots; root.c  the log of superblocks of a zoned target
  *   zone.c     segments that are zones: order of writes, active ones, failures
+ *   below.c    room for segments in the file system below a sparse target
  *   seg.c      segment table: space, headers, accounting; deferred calls, device requests
  *   store.c    opening, stopping, closing, statistics; recover.c  what is on the device
  *   scan.c     reading records at start-up
@@ -11,7 +12,8 @@
  *   write.c read.c delete.c   the object calls
  *   clean.c    the cleaner
  *   pool.c     zero-filling of journal segments
- *   journal.c  a journal: the calls; jwrite.c  its records; jmove.c  failed writes; jload.c  reading it back
+ *   journal.c  a journal: the calls; jwrite.c  its records; jmove.c  failed writes; jlost.c  zones that go
+ *              offline; jload.c  reading it back
  *   check.c    offline check
  *   index.c    oid -> place; codec.c  encodings
  */
@@ -58,6 +60,9 @@ enum cfs_seg_state {
 #define CFS_SF_MOVE	4u	/* has no summary on the device, or is failing: cleaned at once, too */
 #define CFS_SF_ACTIVE	8u	/* zones: counts as active */
 #define CFS_SF_RAGGED	32u	/* zones: a cut left part of a block at the end */
+#define CFS_SF_LOST	64u	/* zones: offline, and not named in `retired`: a journal may have been there */
+#define CFS_SF_DEALT	128u	/* zones: dead, and what could be done about it was done */
+#define CFS_SF_BACKED	256u	/* sparse targets: the file system below has found room for all of it */
 #define CFS_SF_DEAD	16u	/* zones: cannot be written or reset, for ever */
 
 /* where tombstones live that name records of a segment */
@@ -74,13 +79,15 @@ struct cfs_seg {
 	uint32_t tombs;		/* tombstones in it that still matter */
 	uint32_t sum_block, sum_blocks;	/* of a sealed one; 0: has no summary */
 	uint32_t readers;	/* reads under way: it is not freed before they end */
+	uint32_t after;		/* zones: 1 + the one that must be finished before this one is written to; 0: none */
 	uint32_t end;		/* zones: blocks that have been written; else all */
 	uint64_t sealed_at;	/* st->n_sealed then: its age */
 	uint32_t n_ents;
 	struct cfs_disk_ent *ents;	/* instead of a summary that could not be written */
 	/* live blocks when the cleaner met damage; it waits until some are gone */
 	uint32_t rot_live;
-	uint8_t state, flags;
+	uint8_t state;
+	uint16_t flags;		/* CFS_SF_* */
 	uint16_t n_homes, cap_homes;
 	struct cfs_seg_home *homes;
 };
@@ -236,6 +243,25 @@ struct cfs_pool {
 	struct cfs_seg_io hdr;
 };
 
+/* a sparse target's hold on the file system below it: see below.c */
+struct cfs_below {
+	bool on;		/* the device is sparse, and its file system can reserve */
+	bool known;		/* dev->room is */
+	bool head;		/* the superblocks and votes are backed */
+	bool refused;		/* the last attempt found no room; none is made before the timer */
+	bool lacking;		/* what is wanted cannot be had just now */
+	bool busy, looking;
+	uint32_t n_backed;	/* free segments that are */
+	uint32_t ahead;		/* so many are to be, beyond the reserve */
+	uint32_t seg;		/* for which room is looked for; UINT32_MAX: for the head */
+	bool was_free;
+	bool kicking;
+	uint64_t warned_ns;
+	struct cfs_defer defer;
+	struct cfs_dev_req req, room_req;
+	struct cfs_timer timer;
+};
+
 struct cfs_tomber {
 	struct cfs_list queue;	/* of cfs_store_delete */
 	bool busy;
@@ -246,12 +272,27 @@ struct cfs_tomber {
 
 #define CFS_WHASH	64u
 
-/* where superblocks are written: two fixed places, or a log in the first zones */
+/* where superblocks are written: two fixed places, or logs in the first zones */
+struct cfs_root_side {
+	uint32_t first, n;	/* its zones */
+	uint32_t zone;		/* the one that is written to */
+	uint32_t newest;	/* the one with its newest superblock; UINT32_MAX: there is none */
+	uint64_t wp;		/* bytes in `zone`; UINT64_MAX: no room */
+	bool failing;		/* the last superblock could not be written */
+};
 struct cfs_root {
 	struct cfs_dev *dev;
-	uint32_t zone;		/* the one that is written to */
-	uint64_t wp;		/* bytes in it; UINT64_MAX: no room */
+	uint32_t n_sides;	/* 0: not zoned */
+	struct cfs_root_side side[2];
 };
+
+/* an object that the last start found not whole, above every watermark: cut off by a crash, or damaged */
+struct cfs_cut {
+	struct cfs_oid oid;
+	uint64_t offset;	/* on the device, bytes */
+	uint32_t seg;
+};
+#define CFS_CUT_MAX	1024u	/* more than can be under way at a time */
 
 struct cfs_zq;
 
@@ -266,6 +307,17 @@ struct cfs_store {
 	uint32_t n_active, max_active;	/* zones */
 	bool few_zones;		/* can be active: only one class of what the cleaner moves */
 	uint64_t zone_resets, zones_failed;
+	bool running;		/* open: zones that fail are dealt with at once */
+	bool root_seen_failing;	/* a zone of the superblocks that was written to has failed */
+	struct cfs_timer watch;	/* looks at some zones, from watch_next on */
+	uint32_t watch_next;
+	struct cfs_dev_req watch_req;
+	struct iovec watch_iov;
+	void (*lost)(void *arg);	/* see cfs_store_params */
+	bool (*room_coming)(void *arg);
+	void *arg;		/* of both */
+	bool lost_pending;
+	struct cfs_defer lost_defer;
 	uint32_t seg_bytes, seg_blocks, n_segs;
 	uint32_t obj_max;	/* bytes */
 	uint64_t format_id, epoch;
@@ -291,11 +343,14 @@ struct cfs_store {
 	struct cfs_list whash[CFS_WHASH];	/* all writes under way, by oid */
 	uint32_t w_inflight;
 	bool want_space;	/* writes wait for the cleaner */
+	uint64_t no_room_ns;	/* since when they wait for deletions; 0: they do not */
+	struct cfs_timer room_timer;
 	bool pumping, pump_again;
 	struct cfs_rclass rclass[CFS_RCLASSES];
 	struct cfs_tomber tomber;
 	struct cfs_cleaner cleaner;
 	struct cfs_pool pool;
+	struct cfs_below below;
 
 	struct cfs_list journals;
 	uint32_t n_journals;
@@ -312,6 +367,9 @@ struct cfs_store {
 	struct cfs_dev_req open_flush;
 	bool was_clean;		/* closed in order the last time */
 	bool settled;		/* what recovery found has been flushed: the cleaner may run */
+
+	struct cfs_cut *cut;
+	uint32_t n_cut;
 
 	uint64_t bytes_journal, bytes_moved, atomic_records;
 	uint64_t bytes_user, bytes_total, cleaned, checksum_errors, open_ns;
@@ -374,7 +432,11 @@ int cfs_vote_set(struct cfs_store *st, uint32_t slot, uint64_t term, uint64_t vo
 int cfs_votes_load(struct cfs_store *st, bool repair, char *errbuf, size_t errlen);
 
 /* root.c */
-int cfs_root_load(struct cfs_root *root, struct cfs_dev *dev, struct cfs_disk_super *ret_sb);
+/* errbuf: untouched where the error says enough */
+int cfs_root_load(struct cfs_root *root, struct cfs_dev *dev, struct cfs_disk_super *ret_sb, char *errbuf,
+		  size_t errlen);
+bool cfs_root_can_mirror(const struct cfs_dev_info *info);
+void cfs_root_mirror(struct cfs_root *root);
 int cfs_root_tidy(struct cfs_root *root);
 int cfs_root_write(struct cfs_root *root, const struct cfs_disk_super *sb);
 int cfs_root_create(struct cfs_root *root, struct cfs_dev *dev);
@@ -389,9 +451,33 @@ void cfs_zones_exit(struct cfs_store *st);
 int cfs_zones_load(struct cfs_store *st);
 int cfs_zone_pad(struct cfs_store *st, uint32_t seg);
 int cfs_zone_sync(struct cfs_store *st, uint32_t seg, enum cfs_dev_op op);
+int cfs_zones_start(struct cfs_store *st);
+void cfs_zones_stop(struct cfs_store *st);
+/* journals are known to have lost nothing in them: offline zones are nothing to wonder at any more */
+void cfs_zones_explain(struct cfs_store *st);
+/* the first offline zone that is not named in `retired`, as a number of the device's; UINT32_MAX: there is none */
+uint32_t cfs_zones_lost(const struct cfs_store *st);
 bool cfs_zone_retire(struct cfs_store *st, uint32_t seg);
 void cfs_zone_submit(struct cfs_store *st, struct cfs_dev_req *req);
 void cfs_zone_finish(struct cfs_store *st, uint32_t seg);
+/* `seg` goes on where `prev` ends, which is finished first */
+void cfs_zone_follow(struct cfs_store *st, uint32_t seg, uint32_t prev);
+
+/* below.c */
+void cfs_below_init(struct cfs_store *st);
+/* at start-up, blocking: what is backed already; then begin to look for the rest */
+void cfs_below_start(struct cfs_store *st);
+void cfs_below_exit(struct cfs_store *st);
+/* a segment has been taken or freed */
+void cfs_below_kick(struct cfs_store *st);
+/* free segments that can be had, as far as is known */
+uint32_t cfs_below_free(const struct cfs_store *st);
+/* room for one more free segment is being looked for: cfs_store_kick() will follow */
+bool cfs_below_pending(const struct cfs_store *st, enum cfs_alloc who);
+/* is a segment that is being freed to keep its room? */
+bool cfs_below_wants(const struct cfs_store *st, const struct cfs_seg *s);
+/* a write found no room below, against what was expected */
+void cfs_below_refused(struct cfs_store *st);
 
 /* seg.c */
 void cfs_store_later(struct cfs_store *st, struct cfs_defer *d);
@@ -404,6 +490,8 @@ void cfs_store_later_run(struct cfs_timer *timer);
 int cfs_seg_alloc(struct cfs_store *st, enum cfs_alloc who, uint32_t *ret_seg);
 uint32_t cfs_seg_available(const struct cfs_store *st, enum cfs_alloc who);
 void cfs_seg_release(struct cfs_store *st, uint32_t seg);	/* memory side of freeing */
+/* its first write has failed */
+void cfs_seg_spoilt(struct cfs_store *st, uint32_t seg, int err);
 void cfs_seg_hdr_fill(struct cfs_store *st, uint32_t seg, enum cfs_seg_type type, void *buf);
 void cfs_seg_hdr_write(struct cfs_store *st, struct cfs_seg_io *io, uint32_t seg,
 		       enum cfs_seg_type type, void (*done)(struct cfs_seg_io *io, int err));
@@ -450,6 +538,10 @@ void cfs_read_exit(struct cfs_store *st);
 void cfs_rjob_start(struct cfs_rjob *job);
 const struct cfs_disk_rec *cfs_rjob_header(const struct cfs_rjob *job);
 void cfs_rjob_release(struct cfs_rjob *job);
+/* NULL: it was not cut off */
+const struct cfs_cut *cfs_cut_find(const struct cfs_store *st, const struct cfs_oid *oid);
+/* it is written again, or deleted */
+void cfs_cut_forget(struct cfs_store *st, const struct cfs_oid *oid);
 void cfs_rot_report(struct cfs_store *st, const struct cfs_oid *oid, const struct cfs_loc *loc,
 		    int crc_block);
 int cfs_delete_init(struct cfs_store *st);
@@ -465,6 +557,9 @@ int cfs_pool_init(struct cfs_store *st);
 void cfs_pool_exit(struct cfs_store *st);
 /* have a journal segment ready, in the background */
 void cfs_pool_want(struct cfs_store *st);
+
+/* jload.c: -EUCLEAN and a line if entries of a group's journal are missing. Reads only */
+int cfs_journal_inspect(struct cfs_store *st, uint32_t group, char *errbuf, size_t errlen);
 
 /* jwrite.c */
 void cfs_journal_pump_all(struct cfs_store *st);
@@ -487,18 +582,33 @@ const void *cfs_scan_get(struct cfs_scan *sc, uint32_t block, uint32_t blocks);
 
 struct cfs_scan_rec {
 	uint32_t block, blocks;
-	uint8_t type;
+	uint8_t type;		/* enum cfs_rec_type; 0: no record begins in these blocks, or its header is beyond mending */
 	bool ok;		/* content matches its crcs */
+	bool rotten;		/* its header does not: bits have flipped, no crash leaves that */
+	bool mended;		/* rotten, and what it said is known again: see cfs_scan_rec() */
+	int err;		/* type 0: they cannot be read */
 };
 struct cfs_scan_list {
 	struct cfs_scan_rec *rec;
 	uint32_t n, cap;
 	uint64_t durable;	/* highest watermark */
 };
-/* every record of a data segment from `from` on. 0, -ENOMEM */
+/*
+ * Every record of a data segment from `from` on, and what lies between them. Records follow each other without a gap up
+ * to the highest watermark, but where an earlier recovery cut something off, which the summary behind it covers.
+ * 0, -ENOMEM
+ */
 int cfs_scan_data(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t from,
 		  struct cfs_scan_list *list);
-/* footer and summary; ents are allocated. 0; -ENOENT there is no valid one; -ENOMEM */
+/* the first `blocks` blocks of a record that was found, with its header as it should be. As cfs_scan_get() */
+const struct cfs_disk_rec *cfs_scan_rec(struct cfs_scan *sc, const struct cfs_seg_id *id, const struct cfs_scan_rec *r,
+					uint32_t blocks);
+/* the summary at a block; ents are allocated. 0; -ENOENT there is no valid one; -ENOMEM */
+int cfs_scan_summary_at(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t at, struct cfs_disk_ent **ret_ents,
+			uint32_t *ret_n, uint32_t *ret_blocks);
+/* the footer has rotted. Not of zones, where nobody knows where it was */
+bool cfs_scan_foot_rotten(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment);
+/* footer, if there is a valid one, and its summary; ents are allocated. 0; -ENOENT there is no valid one; -ENOMEM */
 int cfs_scan_summary(struct cfs_scan *sc, const struct cfs_seg_id *id, uint32_t segment, bool zoned,
 		     struct cfs_disk_foot *ret_foot, struct cfs_disk_ent **ret_ents,
 		     uint32_t *ret_n, uint32_t *ret_sum_blocks);

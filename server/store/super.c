@@ -71,7 +71,11 @@ int cfs_super_load(struct cfs_root *root, struct cfs_dev *dev, struct cfs_disk_s
 	int rc;
 
 	*root = (struct cfs_root){ .dev = dev };
-	rc = zoned ? cfs_root_load(root, dev, &sb) : load_slots(dev, &sb);
+	if (errlen)
+		errbuf[0] = '\0';
+	rc = zoned ? cfs_root_load(root, dev, &sb, errbuf, errlen) : load_slots(dev, &sb);
+	if (rc && errlen && errbuf[0])
+		return rc;
 	if (rc == -EPROTONOSUPPORT) {
 		snprintf(errbuf, errlen,
 			 "the superblock is of format version %u, or has features that are not "
@@ -110,6 +114,7 @@ int cfs_super_write(struct cfs_root *root, struct cfs_disk_super *sb)
 
 	sb->seq = cfs_cpu_to_le64(seq);
 	sb->version = cfs_cpu_to_le32(CFS_DISK_VERSION);
+	sb->root_sides = cfs_cpu_to_le32(root->n_sides);
 	cfs_disk_crc_set(sb, sizeof(*sb));
 	if (root->dev->info.flags & CFS_DEV_F_ZONED)
 		return cfs_root_write(root, sb);

@@ -36,12 +36,18 @@ static struct cfs_store_write *w_of(struct wpriv *p)
 	return cfs_container_of((uint64_t *)(void *)p, struct cfs_store_write, priv);
 }
 
+static void look_again(struct cfs_timer *timer)
+{
+	cfs_write_pump(cfs_container_of(timer, struct cfs_store, room_timer));
+}
+
 int cfs_write_init(struct cfs_store *st)
 {
 	cfs_list_init(&st->wq);
 	cfs_list_init(&st->wbatch_free);
 	cfs_list_init(&st->flush_wait);
 	cfs_list_init(&st->flush_now);
+	st->room_timer.fn = look_again;
 	for (uint32_t i = 0; i < CFS_WHASH; i++)
 		cfs_list_init(&st->whash[i]);
 	for (uint32_t i = 0; i < CFS_WBATCHES; i++) {
@@ -228,6 +234,7 @@ static void landed(struct cfs_batch *b, int err)
 			if (!rc) {
 				cfs_seg_live(st, loc.seg, cfs_obj_blocks(w->len));
 				st->bytes_user += w->len;
+				cfs_cut_forget(st, &w->oid);
 			}
 		}
 		detach(w, rc, &ended);
@@ -292,6 +299,27 @@ static void send_batch(struct cfs_store *st, struct cfs_oseg *os)
 	cfs_batch_submit(b, !st->w_inflight++ && cfs_list_empty(&st->wq));
 }
 
+/*
+ * No room, and nothing to be cleaned yet: will something be deleted? The first in line waits ROOM_WAIT_NS for it at most; then all
+ * are refused, for as long, unless one has got through meanwhile.
+ */
+#define ROOM_WAIT_NS	(10 * CFS_NSEC_PER_SEC)
+#define ROOM_LOOK_NS	(100 * CFS_NSEC_PER_MSEC)
+
+static bool waits_for_room(struct cfs_store *st)
+{
+	uint64_t now = cfs_clock_boot_ns(st->clock);
+
+	if (st->failed || st->stopping || !st->room_coming || !st->room_coming(st->arg)) {
+		st->no_room_ns = 0;
+		return false;
+	}
+	if (!cfs_patience(&st->no_room_ns, now, ROOM_WAIT_NS))
+		return false;
+	cfs_timer_set(st->clock, &st->room_timer, now + ROOM_LOOK_NS);
+	return true;
+}
+
 void cfs_write_pump(struct cfs_store *st)
 {
 	/* freeing and sealing call back here */
@@ -317,12 +345,15 @@ void cfs_write_pump(struct cfs_store *st)
 				cfs_clean_kick(st);
 				break;
 			}
+			if (rc == -ENOSPC && waits_for_room(st))
+				break;
 			if (rc) {
 				cfs_list_del(&p->q);
 				fail(st, w_of(p), rc);
 				continue;
 			}
 			st->want_space = false;
+			st->no_room_ns = 0;
 			send_batch(st, os);
 		}
 		if (cfs_list_empty(&st->wq))

@@ -15,6 +15,7 @@
 #include "server/store/store_i.h"
 
 #define REPORT_ZONES 256u /* asked for at a time */
+#define WATCH_NS (5 * CFS_NSEC_PER_SEC)
 
 /* zones written to at once: open data segments, a cleaner's, two of each journal */
 #define ZQS (CFS_OSEGS + 1u + 2u * CFS_DISK_VOTE_GROUPS)
@@ -23,7 +24,7 @@ struct cfs_zq {
 	struct cfs_store *st;
 	uint32_t seg;
 	bool used, busy;
-	bool waits;		/* for another zone to become inactive */
+	bool waits;		/* for another zone to become inactive, or to be finished */
 	bool finish;		/* when all is written; counts in st->inflight */
 	struct cfs_list queue;	/* of zreq */
 	struct cfs_list sent;	/* of zreq: what req stands for */
@@ -51,7 +52,7 @@ uint32_t cfs_zone_limit(const struct cfs_dev_info *info)
 int cfs_zones_init(struct cfs_store *st)
 {
 	st->max_active = cfs_zone_limit(&st->dev->info);
-	st->n_active = 1; /* the log of superblocks */
+	st->n_active = st->root.n_sides; /* the logs of superblocks */
 	st->zq = calloc(ZQS, sizeof(*st->zq));
 	for (uint32_t i = 0; st->zq && i < ZQS; i++) {
 		st->zq[i].st = st;
@@ -63,10 +64,21 @@ int cfs_zones_init(struct cfs_store *st)
 
 void cfs_zones_exit(struct cfs_store *st)
 {
+	free(st->watch_iov.iov_base);
 	free(st->zq);
 }
 
 /* ---- states -------------------------------------------------------------------------------------- */
+
+/* those that wait for another zone look again */
+static void wake(struct cfs_store *st)
+{
+	for (uint32_t i = 0; i < ZQS; i++)
+		if (st->zq[i].waits) {
+			st->zq[i].waits = false;
+			pump(&st->zq[i]);
+		}
+}
 
 static void set_active(struct cfs_store *st, uint32_t seg, bool on)
 {
@@ -76,12 +88,8 @@ static void set_active(struct cfs_store *st, uint32_t seg, bool on)
 		return;
 	s->flags ^= CFS_SF_ACTIVE;
 	st->n_active += on ? 1 : -1u;
-	for (uint32_t i = 0; !on && st->zq && i < ZQS; i++)
-		if (st->zq[i].waits) {
-			st->zq[i].waits = false;
-			pump(&st->zq[i]);
-			break;
-		}
+	if (!on && st->zq)
+		wake(st);
 }
 
 static void zone_died(struct cfs_store *st, uint32_t seg, enum cfs_zone_state state)
@@ -94,11 +102,53 @@ static void zone_died(struct cfs_store *st, uint32_t seg, enum cfs_zone_state st
 	st->zones_failed++;
 	if (s->state == CFS_SS_BAD)
 		return; /* retired: no news */
+	s->flags |= state == CFS_ZONE_OFFLINE ? CFS_SF_LOST : 0;
 	cfs_err("store: zone %u (segment %u, device offset %llu) is %s now: %s", seg + CFS_DISK_ROOT_ZONES,
 		seg, (unsigned long long)cfs_seg_off(st, seg, 0),
 		state == CFS_ZONE_READONLY ? "read-only" : "offline",
 		state == CFS_ZONE_READONLY ? "what it holds is moved elsewhere" :
 					     "what it holds is lost here; other copies are needed");
+}
+
+static void tell_lost(struct cfs_defer *d)
+{
+	struct cfs_store *st = cfs_container_of(d, struct cfs_store, lost_defer);
+
+	st->lost_pending = false;
+	if (!st->stopping && st->lost)
+		st->lost(st->arg);
+}
+
+/* a zone has just died, or died before: what can be done about it while all is in memory */
+static void deal_with(struct cfs_store *st, uint32_t seg)
+{
+	struct cfs_seg *s = &st->segs[seg];
+	bool holds = s->state == CFS_SS_JOURNAL || cfs_seg_is_data(s);
+
+	if (s->flags & CFS_SF_DEALT)
+		return;
+	s->flags |= CFS_SF_DEALT;
+	if (s->state == CFS_SS_FREE) {
+		s->state = CFS_SS_BAD;
+		st->n_free--;
+	}
+	for (uint32_t c = 0; c < CFS_OS_CLASSES; c++)
+		if (st->open[c] && st->open[c]->seg == seg)
+			cfs_oseg_end(st, (enum cfs_oseg_class)c);
+	if (s->state == CFS_SS_SEALED && !(s->flags & CFS_SF_LOST)) {
+		s->flags |= CFS_SF_MOVE;
+		cfs_clean_kick(st);
+	} else if (s->state == CFS_SS_SEALED && st->cleaner.victim != seg) {
+		cfs_seg_keep(st, seg, true); /* there is nothing to be read for the cleaner */
+	}
+	/* what a journal had there is written again first */
+	if (s->flags & CFS_SF_LOST && s->state != CFS_SS_JOURNAL && cfs_zone_retire(st, seg))
+		s->flags &= (uint16_t)~CFS_SF_LOST;
+	if (!holds || st->lost_pending)
+		return;
+	st->lost_pending = true;
+	st->lost_defer.fn = tell_lost;
+	cfs_store_later(st, &st->lost_defer);
 }
 
 static void take_state(struct cfs_store *st, uint32_t seg, const struct cfs_zone *z)
@@ -107,12 +157,14 @@ static void take_state(struct cfs_store *st, uint32_t seg, const struct cfs_zone
 	uint64_t bytes = z->state < CFS_ZONE_FULL ? z->wp - z->start : UINT64_MAX;
 
 	s->end = (uint32_t)cfs_min(bytes / BLK, (uint64_t)st->seg_blocks);
-	s->flags &= (uint8_t)~CFS_SF_RAGGED;
+	s->flags &= (uint16_t)~CFS_SF_RAGGED;
 	if (z->state < CFS_ZONE_FULL && bytes % BLK)
 		s->flags |= CFS_SF_RAGGED;
 	if (z->state >= CFS_ZONE_READONLY)
 		zone_died(st, seg, z->state);
 	set_active(st, seg, z->state > CFS_ZONE_EMPTY && z->state < CFS_ZONE_FULL);
+	if (st->running && z->state >= CFS_ZONE_READONLY)
+		deal_with(st, seg);
 }
 
 /* all segments: how far each has been written, and which are beyond use */
@@ -196,7 +248,7 @@ int cfs_zone_pad(struct cfs_store *st, uint32_t seg)
 	free(zeros);
 	if (!rc) {
 		st->segs[seg].end++;
-		st->segs[seg].flags &= (uint8_t)~CFS_SF_RAGGED;
+		st->segs[seg].flags &= (uint16_t)~CFS_SF_RAGGED;
 	}
 	return rc;
 }
@@ -224,6 +276,9 @@ bool cfs_zone_retire(struct cfs_store *st, uint32_t seg)
 	uint32_t n = cfs_le32_to_cpu(st->sb.n_retired);
 	int rc;
 
+	for (uint32_t i = 0; i < n; i++)
+		if (cfs_le32_to_cpu(st->sb.retired[i]) == seg)
+			return true;
 	if (n == CFS_DISK_RETIRED)
 		return false;
 	st->sb.retired[n] = cfs_cpu_to_le32(seg);
@@ -235,6 +290,106 @@ bool cfs_zone_retire(struct cfs_store *st, uint32_t seg)
 	}
 	cfs_warn("store: zone %u (segment %u) is retired", seg + CFS_DISK_ROOT_ZONES, seg);
 	return true;
+}
+
+uint32_t cfs_zones_lost(const struct cfs_store *st)
+{
+	for (uint32_t i = 0; i < st->n_segs; i++)
+		if (st->segs[i].flags & CFS_SF_LOST)
+			return i + CFS_DISK_ROOT_ZONES;
+	return UINT32_MAX;
+}
+
+void cfs_zones_explain(struct cfs_store *st)
+{
+	for (uint32_t i = 0; i < st->n_segs; i++)
+		if (st->segs[i].flags & CFS_SF_LOST && st->segs[i].state != CFS_SS_JOURNAL &&
+		    cfs_zone_retire(st, i))
+			st->segs[i].flags &= (uint16_t)~CFS_SF_LOST;
+}
+
+/* ---- watching ------------------------------------------------------------------------------------ */
+
+/*
+ * A zone may fail without anybody writing to it, and what a journal had in it is in memory only as long as the server
+ * runs: some zones are looked at every few seconds. Those reports block; so a read goes before them that does not, and waits
+ * for a drive that is just being reset.
+ */
+static void watch_segments(struct cfs_store *st)
+{
+	struct cfs_zone *z = calloc(REPORT_ZONES, sizeof(*z));
+	int n = z ? st->dev->ops->zone_report(st->dev, cfs_seg_off(st, st->watch_next, 0), z,
+					      cfs_min(REPORT_ZONES, st->n_segs - st->watch_next)) :
+		    0;
+
+	for (int i = 0; i < n; i++)
+		if (z[i].state >= CFS_ZONE_READONLY &&
+		    !(st->segs[st->watch_next + (uint32_t)i].flags & CFS_SF_DEAD))
+			take_state(st, st->watch_next + (uint32_t)i, &z[i]);
+	st->watch_next = n > 0 && st->watch_next + (uint32_t)n < st->n_segs ? st->watch_next + (uint32_t)n : 0;
+	free(z);
+}
+
+/* one of the zones that have the newest superblock: it is written again, elsewhere */
+static void watch_root(struct cfs_store *st)
+{
+	struct cfs_zone z[CFS_DISK_ROOT_ZONES];
+	bool failing = false;
+
+	if (st->dev->ops->zone_report(st->dev, 0, z, CFS_DISK_ROOT_ZONES) != (int)CFS_DISK_ROOT_ZONES)
+		return;
+	for (uint32_t s = 0; s < st->root.n_sides; s++)
+		failing |= st->root.side[s].newest != UINT32_MAX &&
+			   z[st->root.side[s].newest].state >= CFS_ZONE_READONLY;
+	if (failing && !st->root_seen_failing)
+		cfs_super_write(&st->root, &st->sb);
+	st->root_seen_failing = failing;
+}
+
+static void watch_read(struct cfs_dev_req *req)
+{
+	struct cfs_store *st = cfs_container_of(req, struct cfs_store, watch_req);
+
+	cfs_store_submitted(st);
+	if (!st->running || req->result == -ENODEV)
+		return;
+	watch_root(st);
+	watch_segments(st);
+	cfs_timer_set(st->clock, &st->watch, cfs_clock_boot_ns(st->clock) + WATCH_NS);
+}
+
+static void on_watch(struct cfs_timer *timer)
+{
+	struct cfs_store *st = cfs_container_of(timer, struct cfs_store, watch);
+
+	st->watch_req = (struct cfs_dev_req){
+		.op = CFS_DEV_READ,
+		.offset = st->root.side[0].zone * st->seg_stride,
+		.iov = &st->watch_iov,
+		.iovcnt = 1,
+		.len = st->watch_iov.iov_len,
+		.done = watch_read,
+	};
+	cfs_store_submit(st, &st->watch_req);
+}
+
+/* 0, or -ENOMEM */
+int cfs_zones_start(struct cfs_store *st)
+{
+	st->watch_iov = (struct iovec){ cfs_aligned_raw(BLK), BLK };
+	if (!st->watch_iov.iov_base)
+		return -ENOMEM;
+	st->running = true;
+	st->watch.fn = on_watch;
+	cfs_timer_set(st->clock, &st->watch, cfs_clock_boot_ns(st->clock) + WATCH_NS);
+	return 0;
+}
+
+void cfs_zones_stop(struct cfs_store *st)
+{
+	if (st->running)
+		cfs_timer_cancel(st->clock, &st->watch);
+	st->running = false;
 }
 
 /* ---- queues -------------------------------------------------------------------------------------- */
@@ -309,6 +464,7 @@ static void completed(struct cfs_dev_req *dev_req)
 	if (q->req.op == CFS_DEV_ZONE_FINISH) {
 		q->finish = false;
 		cfs_store_submitted(st);
+		wake(st);
 	}
 	while ((req = first_of(&q->sent)))
 		end_request(req, result);
@@ -345,6 +501,15 @@ static void gather(struct cfs_zq *q)
 	out->iov = q->iov;
 }
 
+/* is the zone before this one of a journal still to be finished? */
+static bool must_wait(const struct cfs_store *st, const struct cfs_seg *s)
+{
+	for (uint32_t i = 0; !s->end && s->after && i < ZQS; i++)
+		if (st->zq[i].used && st->zq[i].finish && st->zq[i].seg == s->after - 1)
+			return true;
+	return false;
+}
+
 static void pump(struct cfs_zq *q)
 {
 	struct cfs_store *st = q->st;
@@ -362,13 +527,15 @@ static void pump(struct cfs_zq *q)
 			return;
 		}
 		q->used = false;
-		if (q->finish)
+		if (q->finish) {
+			q->finish = false;
 			cfs_store_submitted(st);
-		q->finish = false;
+			wake(st);
+		}
 		return;
 	}
 	if (req->op == CFS_DEV_WRITE && !(s->flags & CFS_SF_ACTIVE)) {
-		q->waits = st->n_active >= st->max_active;
+		q->waits = st->n_active >= st->max_active || must_wait(st, s);
 		if (q->waits)
 			return;
 		set_active(st, q->seg, true);
@@ -401,6 +568,12 @@ void cfs_zone_finish(struct cfs_store *st, uint32_t seg)
 	st->inflight += !q->finish;
 	q->finish = true;
 	pump(q);
+}
+
+void cfs_zone_follow(struct cfs_store *st, uint32_t seg, uint32_t prev)
+{
+	st->segs[seg].after = prev + 1;
+	cfs_zone_finish(st, prev);
 }
 
 /* a WRITE or RESET; done() comes later, whatever happens */

@@ -22,7 +22,8 @@ static void usage(FILE *f)
 	fputs("Usage: claudefs device ls [--json] [NAME]...\n"
 	      "       claudefs device bench [OPTION]... NAME    (see claudefs device bench --help)\n"
 	      "ls lists this machine's NVMe namespaces, or those named: the name for `claudefs format` and the\n"
-	      "configuration, model, size, block size, zones, atomic unit, wear, temperature, and what it holds.\n", f);
+	      "configuration, how it is reached, model, size, block size, zones, atomic unit, whether its write cache forgets\n"
+	      "when power fails, wear, temperature, and what it holds.\n", f);
 }
 
 /* who has it, or what it holds */
@@ -55,8 +56,8 @@ static void print_table(const struct cfs_nvme_ns *ns, int n)
 
 	for (int i = 0; i < n; i++)
 		width = cfs_max(width, (int)strlen(ns[i].name));
-	printf("%-*s  %-13s %-24s %10s %5s %-14s %-9s %5s %5s  %s\n", width, "NAME", "NODE", "MODEL", "SIZE", "BLOCK",
-	       "ZONES", "ATOMIC", "WEAR", "TEMP", "STATE");
+	printf("%-*s  %-13s %-4s %-24s %10s %5s %-14s %-9s %-8s %5s %5s  %s\n", width, "NAME", "NODE", "VIA", "MODEL", "SIZE",
+	       "BLOCK", "ZONES", "ATOMIC", "CACHE", "WEAR", "TEMP", "STATE");
 	for (int i = 0; i < n; i++) {
 		const struct cfs_nvme_health *h = &ns[i].health;
 
@@ -67,12 +68,15 @@ static void print_table(const struct cfs_nvme_ns *ns, int n)
 		snprintf(temp, sizeof(temp), "-");
 		if (h->known) {
 			snprintf(wear, sizeof(wear), "%u%%", h->used_percent);
-			snprintf(temp, sizeof(temp), "%d C", h->temperature_c);
+			if (h->temperature_c != CFS_NVME_NO_TEMPERATURE)
+				snprintf(temp, sizeof(temp), "%d C", h->temperature_c);
 		}
 		state_of(&ns[i], state, sizeof(state));
-		printf("%-*s  %-13s %-24.24s %10s %5u %-14s %-9s %5s %5s  %s%s\n", width, ns[i].name, ns[i].generic,
-		       ns[i].model, cmd_human(ns[i].size_bytes, size, sizeof(size)), ns[i].block_bytes, zones,
-		       cmd_human(ns[i].atomic_unit, atomic, sizeof(atomic)), wear, temp, state,
+		printf("%-*s  %-13s %-4s %-24.24s %10s %5u %-14s %-9s %-8s %5s %5s  %s%s\n", width, ns[i].name, ns[i].generic,
+		       ns[i].transport[0] ? ns[i].transport : "-", ns[i].model,
+		       cmd_human(ns[i].size_bytes, size, sizeof(size)), ns[i].block_bytes, zones,
+		       cmd_human(ns[i].atomic_unit, atomic, sizeof(atomic)), ns[i].volatile_cache ? "volatile" : "safe",
+		       wear, temp, state,
 		       h->critical_warning ? "; THE DRIVE WARNS of its health" : "");
 	}
 }
@@ -81,9 +85,10 @@ static json_t *health_json(const struct cfs_nvme_health *h)
 {
 	if (!h->known)
 		return json_null();
-	return json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I}", "critical_warning", (int)h->critical_warning,
+	return json_pack("{s:i, s:i, s:i, s:o, s:I, s:I, s:I, s:I, s:I}", "critical_warning", (int)h->critical_warning,
 			 "used_percent", (int)h->used_percent, "spare_percent", (int)h->spare_percent, "temperature_c",
-			 h->temperature_c, "media_errors", (json_int_t)h->media_errors, "power_cycles",
+			 h->temperature_c == CFS_NVME_NO_TEMPERATURE ? json_null() : json_integer(h->temperature_c),
+			 "media_errors", (json_int_t)h->media_errors, "power_cycles",
 			 (json_int_t)h->power_cycles, "unsafe_shutdowns", (json_int_t)h->unsafe_shutdowns,
 			 "power_on_hours", (json_int_t)h->power_on_hours, "written_bytes", (json_int_t)h->written_bytes);
 }
@@ -108,8 +113,8 @@ static void print_json(const struct cfs_nvme_ns *ns, int n)
 			json_array_append_new(formats, json_integer(ns[i].formats[k]));
 		state_of(&ns[i], state, sizeof(state));
 		json_array_append_new(list, json_pack(
-			"{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:b, s:o, s:I, s:I, s:b, s:b, s:s, s:o}",
-			"name", ns[i].name, "generic", ns[i].generic, "block", ns[i].block, "model", ns[i].model,
+			"{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:b, s:o, s:I, s:I, s:b, s:b, s:s, s:o}",
+			"name", ns[i].name, "generic", ns[i].generic, "block", ns[i].block, "transport", ns[i].transport, "model", ns[i].model,
 			"serial", ns[i].serial, "firmware", ns[i].firmware, "namespace", (json_int_t)ns[i].nsid,
 			"size_bytes", (json_int_t)ns[i].size_bytes, "used_bytes", (json_int_t)ns[i].used_bytes,
 			"block_bytes", (json_int_t)ns[i].block_bytes, "formats", formats, "zoned", ns[i].zoned,

@@ -6,6 +6,7 @@
  */
 #include "cmd.h"
 
+#include "base/file.h"
 #include "dev/dev.h"
 #include "dev/holds.h"
 #include "dev/nvme.h"
@@ -46,6 +47,7 @@ static int create_sparse(const char *path, uint64_t size)
 
 	if (fd < 0)
 		return -errno;
+	cfs_file_nocow(fd);
 	if (ftruncate(fd, (off_t)size) || fsync(fd))
 		rc = -errno;
 	close(fd);
@@ -95,6 +97,10 @@ static int format_dev(struct cfs_dev *dev, const char *path, struct cfs_format_p
 		return cmd_fail(CMD_FAIL, "format", "%s: too small (%llu bytes): a target needs %llu MiB",
 				path, (unsigned long long)dev->info.size_bytes,
 				(unsigned long long)(SIZE_MIN / CFS_MIB));
+	/* an object is half a zone at most, and clients write files in objects of 4 MiB */
+	if (dev->info.flags & CFS_DEV_F_ZONED && dev->info.zone_capacity < 2 * CFS_OBJECT_MAX)
+		return cmd_fail(CMD_FAIL, "format", "%s: zones of %llu KiB: files need zones of 8 MiB or more", path,
+				(unsigned long long)dev->info.zone_capacity / 1024);
 	rc = force ? 0 : cfs_dev_holds(dev, what, sizeof(what));
 	if (rc < 0)
 		return cmd_fail(CMD_FAIL, "format", "%s: cannot read: %s", path, strerror(-rc));

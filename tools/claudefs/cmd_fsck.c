@@ -34,6 +34,8 @@
 
 #define FINDINGS_PRINTED_MAX 1000u	/* lines; the rest is only counted */
 #define LIST_BATCH 4096u
+#define DELETE_BATCH 4096u		/* objects */
+#define PROGRESS_NS (2 * CFS_NSEC_PER_SEC)
 
 struct object {
 	struct cfs_oid oid;	/* little-endian, as everywhere */
@@ -49,7 +51,7 @@ struct fsck {
 	json_t *findings;
 	struct object *objects;
 	size_t n_objects, cap_objects;
-	uint64_t extents, checked_bytes, garbage, garbage_bytes;
+	uint64_t extents, checked_bytes, garbage, garbage_bytes, told_ns;
 	uint8_t cluster[16];
 };
 
@@ -185,26 +187,67 @@ static void mark_dead(struct fsck *f, struct cfs_meta *m)
 	free(dead);
 }
 
+static bool is_garbage(const struct object *o)
+{
+	return !o->used && cfs_le64_to_cpu(o->oid.owner) != CFS_OID_OWNER_META;
+}
+
+/* to people, and not more often than they can read it */
+static void progress(struct fsck *f, struct cfs_loop *loop, uint64_t deleted)
+{
+	uint64_t now = cfs_clock_boot_ns(cfs_loop_clock(loop));
+
+	if (f->json || now - f->told_ns < PROGRESS_NS)
+		return;
+	f->told_ns = now;
+	fprintf(stderr, "claudefs fsck: %" PRIu64 " of %" PRIu64 " objects deleted\n", deleted, f->garbage);
+}
+
+/* of one target, many to a record of deletions */
+static int delete_garbage(struct fsck *f, struct cfs_loop *loop, struct cfs_store *store, unsigned target, uint64_t *deleted)
+{
+	struct cfs_oid *oids = malloc(DELETE_BATCH * sizeof(*oids));
+	uint32_t n = 0;
+	int rc = oids ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < f->n_objects && !rc; i++) {
+		const struct object *o = &f->objects[i];
+
+		if (o->target == target && is_garbage(o))
+			oids[n++] = o->oid;
+		if (n < DELETE_BATCH && (i + 1 < f->n_objects || !n))
+			continue;
+		rc = fsck_delete_objects(loop, store, oids, n);
+		*deleted += n;
+		n = 0;
+		progress(f, loop, *deleted);
+	}
+	free(oids);
+	return rc;
+}
+
 static int drop_garbage(struct fsck *f, struct cfs_loop *loop, struct cfs_store **stores)
 {
-	for (size_t i = 0; i < f->n_objects; i++) {
-		struct object *o = &f->objects[i];
-		int rc;
+	uint64_t deleted = 0;
 
-		if (o->used || cfs_le64_to_cpu(o->oid.owner) == CFS_OID_OWNER_META)
-			continue;
-		f->garbage++;
-		f->garbage_bytes += o->len;
-		if (!f->repair)
-			continue;
-		rc = fsck_delete_object(loop, stores[o->target], &o->oid);
+	for (size_t i = 0; i < f->n_objects; i++)
+		if (is_garbage(&f->objects[i])) {
+			f->garbage++;
+			f->garbage_bytes += f->objects[i].len;
+		}
+	if (!f->garbage)
+		return 0;
+	f->told_ns = cfs_clock_boot_ns(cfs_loop_clock(loop));
+	for (unsigned t = 0; t < CFS_NODE_TARGETS_MAX && f->repair; t++) {
+		int rc = stores[t] ? delete_garbage(f, loop, stores[t], t, &deleted) : 0;
+
 		if (rc)
-			return cmd_fail(FSCK_OPERATIONAL, "fsck", "cannot delete an object: %s", strerror(-rc));
+			return cmd_fail(FSCK_OPERATIONAL, "fsck", "%s: cannot delete objects, %" PRIu64 " of %" PRIu64 " were: %s",
+					f->cfg.targets[t], deleted, f->garbage, strerror(-rc));
 	}
-	if (f->garbage)
-		finding(f, f->repair ? "fixed" : "note", "%" PRIu64 " objects (%" PRIu64 " bytes) belong to no file: %s",
-			f->garbage, f->garbage_bytes,
-			f->repair ? "deleted" : "left by writes that were never committed; --repair deletes them");
+	finding(f, f->repair ? "fixed" : "note", "%" PRIu64 " objects (%" PRIu64 " bytes) belong to no file: %s",
+		f->garbage, f->garbage_bytes,
+		f->repair ? "deleted" : "left by writes that were never committed; --repair deletes them");
 	return 0;
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* device.h - the parts of `claudefs device`: cmd_device.c (verbs, list), device_bench.c (loads), device_bare.c. */
+/*
+ * device.h - the parts of `claudefs device`: cmd_device.c (verbs, list), device_bench.c (loads),
+ * device_bare.c (bare commands), device_rate.c (clocks).
+ */
 #ifndef CFS_TOOLS_DEVICE_H
 #define CFS_TOOLS_DEVICE_H
 

@@ -12,7 +12,6 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/rng.h"
 #include "dev/holds.h"
@@ -30,31 +29,6 @@ static const struct device_load loads[] = {
 	{ "128 KiB sequential write, 16 deep", CFS_DEV_WRITE, 0, 131072, 16, false, true },
 };
 
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec ts;
-
-	clock_gettime(id, &ts);
-	return (uint64_t)ts.tv_sec * CFS_NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
-}
-
-struct device_clock device_clock_now(void)
-{
-	return (struct device_clock){ clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_PROCESS_CPUTIME_ID) };
-}
-
-void device_rate_set(struct device_rate *rate, struct device_clock since, uint64_t requests, uint32_t depth)
-{
-	struct device_clock now = device_clock_now();
-	double wall = (double)(now.wall_ns - since.wall_ns);
-
-	if (!requests || wall <= 0)
-		return;
-	rate->per_second = (double)requests * 1e9 / wall;
-	rate->latency_us = wall * depth / (double)requests / 1e3;
-	rate->cpu_ns = (double)(now.cpu_ns - since.cpu_ns) / (double)requests;
-}
-
 /* ---- through a back end -------------------------------------------------------------------------- */
 
 struct run {
@@ -62,7 +36,8 @@ struct run {
 	struct cfs_dev *dev;
 	const struct device_load *load;
 	struct cfs_rng rng;
-	uint64_t slots, next, done, flight, end;
+	uint64_t slots, next, done, flight;
+	bool over;
 	int err;
 };
 
@@ -83,7 +58,7 @@ static void item_done(struct cfs_dev_req *req)
 	r->done++;
 	if (req->result < 0)
 		r->err = (int)req->result;
-	if (!r->err && clock_ns(CLOCK_MONOTONIC) < r->end)
+	if (!r->err && !r->over)
 		item_send(it);
 }
 
@@ -113,6 +88,7 @@ void device_run_backend(struct cfs_loop *loop, struct cfs_dev *dev, const struct
 	struct item *items = calloc(load->depth, sizeof(*items));
 	uint8_t *mem = aligned_alloc(4096, bytes);
 	struct device_clock since;
+	uint64_t end;
 
 	*ret = (struct device_rate){ 0 };
 	if (!items || !mem) {
@@ -123,7 +99,7 @@ void device_run_backend(struct cfs_loop *loop, struct cfs_dev *dev, const struct
 	cfs_loop_mem_add(loop, mem, bytes);	/* or it goes without */
 	cfs_rng_seed(&r.rng, 1);
 	since = device_clock_now();
-	r.end = since.wall_ns + (uint64_t)(seconds * 1e9);
+	end = since.wall_ns + (uint64_t)(seconds * 1e9);
 	for (uint32_t i = 0; i < load->depth; i++) {
 		items[i].run = &r;
 		items[i].iov = (struct iovec){ mem + (size_t)i * load->bytes, load->bytes };
@@ -133,6 +109,7 @@ void device_run_backend(struct cfs_loop *loop, struct cfs_dev *dev, const struct
 		int rc = cfs_loop_turn(loop, UINT64_MAX);
 
 		CFS_ASSERT(!rc);	/* requests are under way: there is no going on without the ring */
+		r.over = device_clock_now().wall_ns >= end;	/* as often as the bare loop asks */
 	}
 	ret->err = r.err;
 	device_rate_set(ret, since, r.done, load->depth);

@@ -183,9 +183,9 @@ static void on_deleted(struct cfs_store_delete *d, int rc)
 	w->rc = rc;
 }
 
-int fsck_delete_object(struct cfs_loop *loop, struct cfs_store *store, const struct cfs_oid *oid)
+int fsck_delete_objects(struct cfs_loop *loop, struct cfs_store *store, const struct cfs_oid *oids, uint32_t n)
 {
-	struct delete_wait w = { .del = { .oids = oid, .n = 1, .done = on_deleted } };
+	struct delete_wait w = { .del = { .oids = oids, .n = n, .done = on_deleted } };
 	int rc;
 
 	cfs_store_delete(store, &w.del);

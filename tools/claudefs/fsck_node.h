@@ -15,8 +15,8 @@
  */
 int fsck_node_run(struct cfs_loop *loop, const struct cfs_config *cfg, bool checkpoint, char *err, size_t errlen);
 
-/* 0 or -errno */
-int fsck_delete_object(struct cfs_loop *loop, struct cfs_store *store, const struct cfs_oid *oid);
+/* all of them; durable. 0 or -errno (-ETIMEDOUT after 10 minutes) */
+int fsck_delete_objects(struct cfs_loop *loop, struct cfs_store *store, const struct cfs_oid *oids, uint32_t n);
 /* stop its background work, then close it cleanly */
 void fsck_close_store(struct cfs_loop *loop, struct cfs_store *store);
 

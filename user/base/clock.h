@@ -75,4 +75,15 @@ static inline bool cfs_timer_armed(const struct cfs_timer *t)
 	return t->heap_pos != 0;
 }
 
+/*
+ * Patience with what may come: yes for wait_ns from the first look on, then no for as long, and so on. *since_ns is 0 before, and is to
+ * be set to 0 when it has come.
+ */
+static inline bool cfs_patience(uint64_t *since_ns, uint64_t now_ns, uint64_t wait_ns)
+{
+	if (!*since_ns || now_ns - *since_ns > 2 * wait_ns)
+		*since_ns = now_ns;
+	return now_ns - *since_ns < wait_ns;
+}
+
 #endif

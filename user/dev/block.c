@@ -10,12 +10,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -23,7 +27,7 @@
 
 #include "base/base.h"
 #include "base/log.h"
-#include "dev/dev.h"
+#include "dev/nvme.h"
 #include "ring/loop.h"
 
 #define BLOCK_MAX_IO	(8u << 20)
@@ -39,7 +43,17 @@ struct block_dev {
 	int slot;		/* of the ring's file table, or -1 */
 	bool is_file, direct;
 	uint32_t pending;
+	struct room_job *room_job;	/* under way */
 	char path[256];
+};
+
+/* a look at the file system below, on a helper thread: it may outlive the device */
+struct room_job {
+	struct block_dev *b;	/* NULL: closed */
+	struct cfs_dev_req *req;
+	int fd, err;
+	uint64_t size;
+	struct cfs_dev_room room;
 };
 
 /* in cfs_dev_req.priv */
@@ -99,6 +113,9 @@ static void block_start(struct block_dev *b, struct cfs_dev_req *req)
 		break;
 	case CFS_DEV_FLUSH:
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+		break;
+	case CFS_DEV_RESERVE:
+		io_uring_prep_fallocate(sqe, fd, FALLOC_FL_KEEP_SIZE, at, req->len);
 		break;
 	case CFS_DEV_DISCARD:
 		io_uring_prep_fallocate(sqe, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, req->len);
@@ -173,6 +190,110 @@ again:
 	block_start(b, req);
 }
 
+/* ---- the file system below ------------------------------------------------------------------------- */
+
+static void room_look(void *arg)
+{
+	struct room_job *job = arg;
+	struct statvfs below;
+	struct stat st;
+	uint64_t have;
+
+	if (fstat(job->fd, &st) || fstatvfs(job->fd, &below)) {
+		job->err = -errno;
+		return;
+	}
+	have = (uint64_t)st.st_blocks * 512;
+	job->room.missing = have < job->size ? job->size - have : 0;
+	/* what any user may have: a server that is root finds some more */
+	job->room.free = (uint64_t)below.f_bavail * below.f_frsize;
+	job->room.below = st.st_dev;
+}
+
+static void room_seen(void *arg)
+{
+	struct room_job *job = arg;
+	struct block_dev *b = job->b;
+	struct cfs_dev_req *req = job->req;
+	int err = job->err;
+
+	if (b) {
+		b->room_job = NULL;
+		if (!err)
+			b->dev.room = job->room;
+	}
+	close(job->fd);
+	free(job);
+	if (b) {
+		req->result = err;
+		req->done(req);
+	}
+}
+
+static int block_room(struct block_dev *b, struct cfs_dev_req *req)
+{
+	struct cfs_clock *clock = cfs_loop_clock(b->loop);
+	struct room_job *job;
+	int rc;
+
+	if (b->room_job)
+		return -EBUSY;
+	job = calloc(1, sizeof(*job));
+	if (!job)
+		return -ENOMEM;
+	job->fd = fcntl(b->fd, F_DUPFD_CLOEXEC, 0);
+	if (job->fd < 0) {
+		rc = -errno;
+		free(job);
+		return rc;
+	}
+	job->b = b;
+	job->req = req;
+	job->size = b->dev.info.size_bytes;
+	rc = clock->ops->offload(clock, room_look, room_seen, job);
+	if (rc) {
+		close(job->fd);
+		free(job);
+		return rc;
+	}
+	b->room_job = job;
+	return 0;
+}
+
+/* extents may be many: they are asked for piece by piece, up to the first gap */
+static int block_reserved_sync(struct cfs_dev *dev, uint64_t offset, uint64_t len)
+{
+	enum { N = 32 };
+	union {
+		struct fiemap map;
+		uint8_t bytes[sizeof(struct fiemap) + N * sizeof(struct fiemap_extent)];
+	} u;
+	struct block_dev *b = block_of(dev);
+	uint64_t at = offset, end = offset + len;
+
+	while (at < end) {
+		uint64_t before = at;
+
+		memset(&u, 0, sizeof(u));
+		u.map.fm_start = at;
+		u.map.fm_length = end - at;
+		u.map.fm_extent_count = N;
+		if (ioctl(b->fd, FS_IOC_FIEMAP, &u.map))
+			return errno == ENOTTY ? -EOPNOTSUPP : -errno;
+		for (uint32_t i = 0; i < u.map.fm_mapped_extents; i++) {
+			const struct fiemap_extent *e = &u.map.fm_extents[i];
+
+			if (e->fe_logical > at || e->fe_flags & (FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC |
+								  FIEMAP_EXTENT_SHARED))
+				return at >= end;
+			at = cfs_max(at, e->fe_logical + e->fe_length);
+		}
+		if (at == before)
+			return 0;
+	}
+	return 1;
+}
+
 static int block_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 {
 	struct block_dev *b = block_of(dev);
@@ -183,6 +304,8 @@ static int block_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 		return rc;
 	if (!b->loop || (req->op != CFS_DEV_DISCARD && req->len > BLOCK_LEN_MAX))
 		return -EINVAL;
+	if (req->op == CFS_DEV_ROOM)
+		return block_room(b, req);
 	*p = (struct block_priv){ .op.done = block_complete, .b = b };
 	b->pending++;
 	block_start(b, req);
@@ -309,6 +432,8 @@ static void block_close(struct cfs_dev *dev)
 	struct block_dev *b = block_of(dev);
 
 	CFS_ASSERT(!b->pending);
+	if (b->room_job)
+		b->room_job->b = NULL;
 	if (b->slot >= 0)
 		cfs_loop_file_del(b->loop, b->slot);
 	if (b->fd >= 0) {
@@ -324,6 +449,7 @@ static const struct cfs_dev_ops block_ops = {
 	.submit = block_submit,
 	.write_sync = block_write_sync,
 	.read_sync = block_read_sync,
+	.reserved_sync = block_reserved_sync,
 	.mem_add = block_mem_add,
 	.mem_del = block_mem_del,
 	.close = block_close,
@@ -354,6 +480,21 @@ static bool read_sysfs(dev_t rdev, const char *name, char *buf, size_t len)
 	return ok;
 }
 
+/* the block layer would take its writes in any order, and the drive would fail most of them */
+static bool refuse_zones(const struct block_dev *b, dev_t rdev)
+{
+	struct cfs_nvme_ns ns;
+	char line[64];
+
+	if (!read_sysfs(rdev, "queue/zoned", line, sizeof(line)) || strcmp(line, "host-managed"))
+		return false;
+	if (!cfs_nvme_identify(b->path, &ns))
+		cfs_err("%s: zones are written by NVMe commands: use %s in its place", b->path, ns.name);
+	else
+		cfs_err("%s: a zoned device (host-managed): zones can be had on NVMe namespaces only", b->path);
+	return true;
+}
+
 static int identify_block(struct block_dev *b, dev_t rdev)
 {
 	struct cfs_dev_info *info = &b->dev.info;
@@ -361,6 +502,8 @@ static int identify_block(struct block_dev *b, dev_t rdev)
 	int logical = 0;
 	char line[64];
 
+	if (!(info->flags & CFS_DEV_F_READONLY) && refuse_zones(b, rdev))
+		return -EOPNOTSUPP;
 	if (ioctl(b->fd, BLKGETSIZE64, &info->size_bytes) || ioctl(b->fd, BLKSSZGET, &logical))
 		return -errno;
 	if (ioctl(b->fd, BLKPBSZGET, &physical))
@@ -377,6 +520,19 @@ static int identify_block(struct block_dev *b, dev_t rdev)
 	return 0;
 }
 
+/*
+ * XFS makes any write atomic that it says, by writing it elsewhere and changing the extent map (6.16): that is slow, and
+ * takes room which a full file system has not. What the drive does by itself is called optimal there.
+ */
+static uint32_t atomic_by_drive(const struct block_dev *b, const struct statx *stx, uint32_t max)
+{
+	struct statfs below;
+
+	if (!b->is_file || fstatfs(b->fd, &below) || below.f_type != XFS_SUPER_MAGIC)
+		return max;
+	return cfs_min(max, uapi_statx_u32(stx, UAPI_STATX_ATOMIC_UNIT_MAX_OPT_AT));
+}
+
 static int identify(struct block_dev *b, const struct stat *st)
 {
 	struct cfs_dev_info *info = &b->dev.info;
@@ -388,7 +544,7 @@ static int identify(struct block_dev *b, const struct stat *st)
 		info->size_bytes = (uint64_t)st->st_size;
 		info->write_unit = BLOCK_FILE_UNIT;
 		info->mem_align = 512;
-		info->flags |= CFS_DEV_F_VOLATILE;
+		info->flags |= CFS_DEV_F_VOLATILE | CFS_DEV_F_SPARSE;
 		snprintf(info->model, sizeof(info->model), "file");
 	} else {
 		rc = identify_block(b, st->st_rdev);
@@ -400,7 +556,7 @@ static int identify(struct block_dev *b, const struct stat *st)
 		mem = uapi_statx_u32(&stx, UAPI_STATX_DIO_MEM_ALIGN_AT);
 		off = uapi_statx_u32(&stx, UAPI_STATX_DIO_OFFSET_ALIGN_AT);
 		min = uapi_statx_u32(&stx, UAPI_STATX_ATOMIC_UNIT_MIN_AT);
-		max = uapi_statx_u32(&stx, UAPI_STATX_ATOMIC_UNIT_MAX_AT);
+		max = atomic_by_drive(b, &stx, uapi_statx_u32(&stx, UAPI_STATX_ATOMIC_UNIT_MAX_AT));
 		if (b->direct && stx.stx_mask & STATX_DIOALIGN) {
 			info->mem_align = cfs_max(info->mem_align, mem);
 			info->write_unit = cfs_max(info->write_unit, off);

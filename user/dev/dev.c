@@ -55,6 +55,8 @@ int cfs_dev_check(const struct cfs_dev *dev, const struct cfs_dev_req *req)
 		return -EINVAL;
 	if (req->op == CFS_DEV_FLUSH)
 		return 0;
+	if ((req->op == CFS_DEV_RESERVE || req->op == CFS_DEV_ROOM) && !(info->flags & CFS_DEV_F_SPARSE))
+		return -EINVAL;
 	if (req->op != CFS_DEV_READ && (info->flags & CFS_DEV_F_READONLY))
 		return -EROFS;
 	if ((req->offset | req->len) & (info->write_unit - 1))

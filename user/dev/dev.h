@@ -31,7 +31,13 @@ enum cfs_dev_op {
 	CFS_DEV_READ,
 	CFS_DEV_WRITE,
 	CFS_DEV_FLUSH,
-	CFS_DEV_DISCARD,	/* bytes read as anything afterwards; a hint */
+	/*
+	 * Sparse devices only. RESERVE: the file system below finds room for all of the range, or -ENOSPC (it may have found
+	 * some of it); what was written stays. ROOM: dev->room says what there is below; offset and len are 0; one at a time.
+	 */
+	CFS_DEV_RESERVE,
+	CFS_DEV_ROOM,
+	CFS_DEV_DISCARD,	/* bytes read as anything afterwards, and are not reserved; a hint */
 	/* zoned devices only; `offset` names the start of a zone of type SEQ */
 	CFS_DEV_ZONE_APPEND,	/* at the write pointer: ret_offset tells where it landed */
 	CFS_DEV_ZONE_RESET,	/* to EMPTY; durable when completed, as are the next three */
@@ -92,6 +98,15 @@ struct cfs_dev_info {
 #define CFS_DEV_F_FUA		8u	/* a DURABLE write costs no flush of everything else */
 /* atomic writes are powers of two, at multiples of themselves (RWF_ATOMIC) */
 #define CFS_DEV_F_ATOMIC_POW2	16u
+/* a file whose file system finds room only when it must: a write to what was not reserved may end with -ENOSPC */
+#define CFS_DEV_F_SPARSE	32u
+
+/* of a sparse device, as of the last ROOM */
+struct cfs_dev_room {
+	uint64_t missing;	/* bytes of the device for which no room has been found yet */
+	uint64_t free;		/* bytes that are free below, for everybody who writes there */
+	uint64_t below;		/* which file system that is: devices with the same one share what is free */
+};
 
 enum cfs_zone_type { CFS_ZONE_SEQ, CFS_ZONE_CONV };	/* CONV: written anywhere, has no state */
 enum cfs_zone_state {
@@ -125,7 +140,8 @@ struct cfs_dev_ops {
 	int (*write_sync)(struct cfs_dev *dev, uint64_t offset, const void *buf, uint32_t len);
 	int (*read_sync)(struct cfs_dev *dev, uint64_t offset, void *buf, uint32_t len);
 	/*
-	 * Zoned devices only, NULL elsewhere; blocking as above, and also used after a write to a zone has failed.
+	 * Zoned devices only, NULL elsewhere; blocking as above, and also used after a write to a zone has failed;
+	 * zone_report every few seconds, too, right after a read has been answered.
 	 * zone_report: `n` zones from the one that starts at `offset`; how many were filled in, or -errno.
 	 * zone_sync: RESET, FINISH, OPEN or CLOSE.
 	 * flush_sync: all that has been completed is durable, also what an earlier process wrote.
@@ -133,6 +149,11 @@ struct cfs_dev_ops {
 	int (*zone_report)(struct cfs_dev *dev, uint64_t offset, struct cfs_zone *zones, uint32_t n);
 	int (*zone_sync)(struct cfs_dev *dev, enum cfs_dev_op op, uint64_t offset);
 	int (*flush_sync)(struct cfs_dev *dev);
+	/*
+	 * Sparse devices only, blocking, at start-up: has room been found for all of the range? 1, 0, or -errno
+	 * (-EOPNOTSUPP: cannot be asked).
+	 */
+	int (*reserved_sync)(struct cfs_dev *dev, uint64_t offset, uint64_t len);
 	/*
 	 * Memory that requests will come from again and again, before the first and after the last of them: a
 	 * back end may have the kernel pin it once and not each time. NULL where it makes no difference.
@@ -142,11 +163,12 @@ struct cfs_dev_ops {
 	/* no request may be outstanding */
 	void (*close)(struct cfs_dev *dev);
 };
-#define CFS_DEV_OPS_VERSION 2u
+#define CFS_DEV_OPS_VERSION 3u
 
 /* what happened since it was opened; back ends count what they can see */
 struct cfs_dev_stat {
 	uint64_t commands;	/* sent to the drive */
+	uint64_t registered;	/* of them from or to memory that is registered with the ring */
 	uint64_t retries;	/* sent again */
 	uint64_t reset_waits;	/* had to wait for a controller that was being reset */
 	uint64_t errors;	/* that reached the requester */
@@ -157,6 +179,7 @@ struct cfs_dev {
 	const struct cfs_dev_ops *ops;
 	struct cfs_dev_info info;
 	struct cfs_dev_stat stat;
+	struct cfs_dev_room room;
 };
 
 static inline int cfs_dev_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
@@ -209,8 +232,11 @@ int cfs_dev_loop_create(uint32_t entries, const char *const *names, unsigned n, 
  *
  * Takes an exclusive OFD lock, of a block device O_EXCL too (unless read-only), so that two servers never
  * share a target. A file system without O_DIRECT is used through its page cache, with a warning.
- * Atomic writes are RWF_ATOMIC, with the unit that statx(2) tells.
- * Return: 0, or -errno (-EBUSY: another process holds it). Source: open(2), io_uring_enter(2).
+ * Atomic writes are RWF_ATOMIC, with the unit that statx(2) tells. A regular file is a sparse device: RESERVE is
+ * fallocate(2), which ext4, XFS and tmpfs keep their word about; btrfs does for files that are not copied on write (see
+ * cfs_file_nocow()) and have no snapshot. Where the file system knows no fallocate(2), RESERVE ends with -EOPNOTSUPP.
+ * Return: 0, or -errno (-EBUSY: another process holds it; -EOPNOTSUPP: to be written, and a host-managed zoned device: a line
+ * was logged that says so). Source: open(2), io_uring_enter(2), Documentation/ABI/stable/sysfs-block (queue/zoned).
  */
 int cfs_dev_block_open(struct cfs_loop *loop, const char *path, uint32_t flags,
 		       struct cfs_dev **ret_dev);

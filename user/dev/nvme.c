@@ -145,6 +145,12 @@ static uint32_t cut_iov(struct cfs_nvme_dev *nd, struct slot *s, struct cfs_dev_
 	uint64_t max = whole ? req->len : nd->part_max, pages = whole ? UINT32_MAX : nd->lim.max_segments;
 	uint32_t n = 0;
 
+	/* most requests are small and in one piece */
+	if (req->iovcnt == 1 && !p->iov_off && req->len <= max && pages_of(req->iov->iov_base, req->len) <= pages) {
+		s->iov[0] = *req->iov;
+		s->bytes = req->len;
+		return 1;
+	}
 	for (s->bytes = 0; s->bytes < max && pages && p->iov_at < req->iovcnt;) {
 		const struct iovec *v = &req->iov[p->iov_at];
 		char *base = (char *)v->iov_base + p->iov_off;
@@ -200,6 +206,7 @@ static void start_part(struct cfs_nvme_dev *nd, struct slot *s, struct cfs_dev_r
 	p->parts++;
 	nd->dev.stat.commands++;
 	nd->port->ops->submit(nd->port, &s->io);
+	nd->dev.stat.registered += s->io.registered;
 }
 
 static void dispatch(struct cfs_nvme_dev *nd)
@@ -285,8 +292,15 @@ static void wait_for_reset(struct slot *s, int32_t res, uint32_t first_ms)
 	if (!s->since_ns)
 		s->since_ns = now;
 	waited = (now - s->since_ns) / CFS_NSEC_PER_MSEC;
-	if (waited >= nd->lim.reset_wait_ms) {
-		fail(s, res, -EIO);
+	if (res == -EINVAL && !nd->gone && nd->port->ops->removed(nd->port)) {
+		fail(s, res, -ENODEV);
+		return;
+	}
+	if (nd->gone || waited >= nd->lim.reset_wait_ms) {
+		if (!nd->gone)
+			cfs_err("%s: has not taken commands for %u s: counts as removed until it does", nd->name,
+				nd->lim.reset_wait_ms / 1000);
+		fail(s, res, -ENODEV);
 		return;
 	}
 	if (waited >= SILENCE_MS && !nd->away) {
@@ -315,7 +329,7 @@ static void part_done(struct cfs_nvme_io *io, int32_t res, uint64_t result)
 		finish_part(s, 0, result);
 		return;
 	}
-	v = cfs_nvme_judge(res, repeatable, nd->lim.crdt_ms);
+	v = cfs_nvme_judge(res, repeatable, &nd->lim);
 	switch (v.what) {
 	case CFS_NVME_WAIT_RESET:
 		wait_for_reset(s, res, v.delay_ms ? v.delay_ms : CFS_NVME_RESET_STEP_MS);
@@ -345,7 +359,7 @@ static void run_instant(void *arg)
 	for (; req; req = next) {
 		next = nvme_priv(req)->next;
 		nd->pending--;
-		req->result = 0;
+		req->result = nd->gone ? -ENODEV : 0;
 		req->done(req);
 	}
 }
@@ -363,7 +377,7 @@ static int nvme_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 	*p = (struct nvme_priv){
 		.serial = nd->lim.zone_blocks && req->op == CFS_DEV_WRITE,
 	};
-	if (req->op == CFS_DEV_DISCARD && (!nd->lim.discard_bytes || !req->len)) {
+	if (nd->gone || (req->op == CFS_DEV_DISCARD && (!nd->lim.discard_bytes || !req->len))) {
 		if (!nd->instant) {
 			rc = cfs_loop_post(nd->loop, run_instant, nd);
 			if (rc)
@@ -387,9 +401,11 @@ int cfs_nvme_sync(struct cfs_dev *dev, const struct cfs_nvme_cmd *cmd, bool repe
 	char text[96];
 	int err;
 
+	if (nd->gone)
+		return -ENODEV;
 	for (;;) {
 		int res = nd->port->ops->sync(nd->port, cmd);
-		struct cfs_nvme_verdict v = cfs_nvme_judge(res, repeatable, nd->lim.crdt_ms);
+		struct cfs_nvme_verdict v = cfs_nvme_judge(res, repeatable, &nd->lim);
 
 		err = v.err;
 		if (v.what == CFS_NVME_DONE)
@@ -398,12 +414,16 @@ int cfs_nvme_sync(struct cfs_dev *dev, const struct cfs_nvme_cmd *cmd, bool repe
 			nd->port->ops->pause(nd->port, v.delay_ms);
 			continue;
 		}
-		if (v.what == CFS_NVME_WAIT_RESET && waited < nd->lim.reset_wait_ms) {
+		if (v.what == CFS_NVME_WAIT_RESET && waited < nd->lim.reset_wait_ms && !nd->port->ops->removed(nd->port)) {
 			step = step ? cfs_min(2 * step, STEP_MAX_MS) : CFS_NVME_RESET_STEP_MS;
 			waited += step;
 			nd->port->ops->pause(nd->port, step);
 			continue;
 		}
+		if (v.what == CFS_NVME_WAIT_RESET)
+			err = -ENODEV;		/* away for too long, as in wait_for_reset() */
+		nd->gone |= err == -ENODEV;
+		nd->dev.stat.gone = nd->gone;
 		cfs_err("%s: command 0x%02x at block %llu failed: %s", nd->name, cmd->opcode,
 			(unsigned long long)cmd->cdw10 | (unsigned long long)cmd->cdw11 << 32,
 			cfs_nvme_status_text(res, text, sizeof(text)));

@@ -123,8 +123,10 @@ static int status_errno(uint32_t sc)
 	return -EIO;
 }
 
-static struct cfs_nvme_verdict judge_errno(int32_t res, bool repeatable)
+static struct cfs_nvme_verdict judge_errno(int32_t res, bool repeatable, bool multipath)
 {
+	if (res == -EINVAL && multipath)	/* not sent */
+		return (struct cfs_nvme_verdict){ .what = CFS_NVME_WAIT_RESET };
 	switch (res) {
 	case -EAGAIN:		/* not sent: no request or memory was free at once */
 	case -ENOMEM:
@@ -142,14 +144,14 @@ static struct cfs_nvme_verdict judge_errno(int32_t res, bool repeatable)
 	}
 }
 
-struct cfs_nvme_verdict cfs_nvme_judge(int32_t res, bool repeatable, const uint32_t crdt_ms[4])
+struct cfs_nvme_verdict cfs_nvme_judge(int32_t res, bool repeatable, const struct cfs_nvme_limits *lim)
 {
 	uint32_t sc = (uint32_t)res & CFS_NVME_SC_MASK;
 
 	if (!res)
 		return (struct cfs_nvme_verdict){ .what = CFS_NVME_DONE };
 	if (res < 0)
-		return judge_errno(res, repeatable);
+		return judge_errno(res, repeatable, lim->multipath);
 	/* "namespace not ready" is the one that says for certain that nothing has happened */
 	if (res & CFS_NVME_DNR || (!repeatable && sc != 0x082))
 		return (struct cfs_nvme_verdict){ .what = CFS_NVME_FAILED, .err = status_errno(sc) };
@@ -158,5 +160,5 @@ struct cfs_nvme_verdict cfs_nvme_judge(int32_t res, bool repeatable, const uint3
 		return (struct cfs_nvme_verdict){ .what = CFS_NVME_WAIT_RESET };
 	/* FAILED's errno goes with it, for the last try */
 	return (struct cfs_nvme_verdict){ .what = CFS_NVME_RETRY, .err = status_errno(sc),
-					  .delay_ms = crdt_ms[CFS_NVME_CRD(res)] };
+					  .delay_ms = lim->crdt_ms[CFS_NVME_CRD(res)] };
 }

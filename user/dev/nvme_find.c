@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,33 +40,76 @@ static bool nodes_of(const char *path, char generic[32], char block[32])
 	return true;
 }
 
-static uint32_t sysfs_number(const char *fmt, const char *node)
+/* the least of the numbers other than 0 in files of sysfs that match; 0: none */
+static uint32_t sysfs_least(const char *pattern)
 {
-	char path[128];
-	unsigned v = 0;
-	FILE *f;
+	uint32_t least = 0;
+	glob_t found;
 
-	snprintf(path, sizeof(path), fmt, node + strlen("/dev/"));
-	f = fopen(path, "re");
-	if (!f)
+	if (glob(pattern, 0, NULL, &found))
 		return 0;
-	if (fscanf(f, "%u", &v) != 1)
-		v = 0;
-	fclose(f);
-	return v;
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		FILE *f = fopen(found.gl_pathv[i], "re");
+		unsigned v;
+
+		if (f && fscanf(f, "%u", &v) == 1 && v && (!least || v < least))
+			least = v;
+		if (f)
+			fclose(f);
+	}
+	globfree(&found);
+	return least;
 }
 
-/* what the kernel's queue allows; a namespace without a block device keeps the defaults */
-static void add_kernel_limits(const char *generic, const char *block, struct cfs_nvme_limits *lim)
+/*
+ * How the drive is reached, and whether the node is the kernel's multipath node: it then hangs below the subsystem, whose
+ * directory has a link to each controller, and not below a controller.
+ */
+static void find_transport(const char *generic, struct cfs_nvme_ns *ns, struct cfs_nvme_limits *lim)
 {
-	uint32_t kb = sysfs_number("/sys/block/%s/queue/max_hw_sectors_kb", block);
-	uint32_t segments = sysfs_number("/sys/block/%s/queue/max_segments", block);
+	char path[128];
+	glob_t found;
+	FILE *f;
 
+	snprintf(path, sizeof(path), GENERIC_CLASS "/%s/device/nvme*/transport", generic + strlen("/dev/"));
+	lim->multipath = !glob(path, 0, NULL, &found);
+	if (!lim->multipath)
+		snprintf(path, sizeof(path), GENERIC_CLASS "/%s/device/transport", generic + strlen("/dev/"));
+	f = fopen(lim->multipath ? found.gl_pathv[0] : path, "re");
+	if (lim->multipath)
+		globfree(&found);
+	if (!f)
+		return;
+	if (fscanf(f, "%15s", ns->transport) != 1)
+		ns->transport[0] = '\0';
+	fclose(f);
+}
+
+/*
+ * What the kernel's queue allows; a namespace without a block device keeps the defaults. The queue of a multipath node
+ * allows anything: those of its paths count, nvmeXcYnZ for each controller Y.
+ */
+static void add_kernel_limits(const char *generic, struct cfs_nvme_limits *lim)
+{
+	char pattern[128];
+	unsigned ctrl, ns;
+	uint32_t kb;
+	int n;
+
+	if (sscanf(generic, "/dev/ng%un%u", &ctrl, &ns) != 2)
+		return;
+	n = snprintf(pattern, sizeof(pattern), lim->multipath ? "/sys/block/nvme%uc*n%u/queue/" : "/sys/block/nvme%un%u/queue/",
+		     ctrl, ns);
+	strcpy(pattern + n, "max_hw_sectors_kb");
+	kb = sysfs_least(pattern);
 	if (kb && kb <= UINT32_MAX / 1024 && (!lim->max_bytes || kb * 1024 < lim->max_bytes))
 		lim->max_bytes = kb * 1024;
-	if (segments)
-		lim->max_segments = segments;
-	lim->depth = sysfs_number(GENERIC_CLASS "/%s/device/sqsize", generic);
+	strcpy(pattern + n, "max_segments");
+	lim->max_segments = sysfs_least(pattern) ?: lim->max_segments;
+	strcpy(pattern + n, "io_poll");
+	lim->poll_queues = sysfs_least(pattern);
+	snprintf(pattern, sizeof(pattern), GENERIC_CLASS "/ng%un%u/device/%ssqsize", ctrl, ns, lim->multipath ? "nvme*/" : "");
+	lim->depth = sysfs_least(pattern);
 }
 
 /* identify by a descriptor of either node */
@@ -81,10 +125,12 @@ static int identify_fd(int fd, const char *path, struct cfs_nvme_ns *ns, struct 
 	if (!rc) {
 		lim = lim ? lim : &own;
 		cfs_nvme_pages_decode(pages, ns, lim);
-		if (!nodes_of(path, ns->generic, ns->block))
+		if (!nodes_of(path, ns->generic, ns->block)) {
 			ns->generic[0] = ns->block[0] = '\0';
-		else
-			add_kernel_limits(ns->generic, ns->block, lim);
+		} else {
+			find_transport(ns->generic, ns, lim);
+			add_kernel_limits(ns->generic, lim);
+		}
 		ns->max_io = lim->max_bytes;
 		if (access(ns->block, F_OK))
 			ns->block[0] = '\0';
@@ -230,6 +276,8 @@ int cfs_dev_nvme_open(struct cfs_loop *loop, const char *path, uint32_t flags, s
 	rc = identify_fd(fds.ng, ns.generic, &now, &lim);
 	if (!rc && strcmp(now.name, ns.name))
 		rc = -ENODEV;	/* the numbers have just changed hands */
+	if (!rc && flags & CFS_NVME_IOPOLL && !lim.poll_queues)
+		rc = -ENOLCK;
 	if (!rc && !readonly)
 		rc = hold(&now, &fds);
 	if (rc) {

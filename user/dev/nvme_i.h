@@ -24,7 +24,7 @@
 #define CFS_NVME_RETRIES	5u	/* of a command whose status allows it, as the kernel's nvme.max_retries */
 #define CFS_NVME_RESET_WAIT_MS	60000u	/* how long a command waits for a controller that is being reset */
 #define CFS_NVME_RESET_STEP_MS	50u	/* between two tries meanwhile; doubles up to a second */
-#define CFS_NVME_PART_MAX	(8u << 20)	/* bytes of one command, whatever MDTS allows */
+#define CFS_NVME_PART_MAX	(1u << 20)	/* bytes of one command, whatever MDTS allows: nobody sends more, and it shows */
 #define CFS_NVME_DISCARD_MAX	(1u << 30)	/* bytes of one deallocation: a longer one may run into a timeout */
 
 enum cfs_nvme_opcode {
@@ -62,6 +62,7 @@ struct cfs_nvme_io {
 	struct cfs_nvme_io *next;	/* the port's */
 	struct cfs_nvme_port *port;	/* the port's */
 	struct cfs_nvme_cmd cmd;
+	bool registered;		/* set by the port's submit(): its memory is known to the ring */
 	/* res: 0, an NVMe status, or -errno of the kernel; `result` is the command's own, of an append the LBA */
 	void (*done)(struct cfs_nvme_io *io, int32_t res, uint64_t result);
 };
@@ -75,9 +76,11 @@ struct cfs_nvme_port_ops {
 	/* blocking; as `res` above */
 	int (*sync)(struct cfs_nvme_port *port, const struct cfs_nvme_cmd *cmd);
 	void (*pause)(struct cfs_nvme_port *port, uint32_t ms);	/* between two tries of sync() */
+	/* has the kernel removed the namespace? Its multipath node does not say so, see cfs_nvme_judge() */
+	bool (*removed)(struct cfs_nvme_port *port);
 	void (*close)(struct cfs_nvme_port *port);
 };
-#define CFS_NVME_PORT_VERSION 1u
+#define CFS_NVME_PORT_VERSION 2u
 
 struct cfs_nvme_port {
 	const struct cfs_nvme_port_ops *ops;
@@ -97,6 +100,8 @@ struct cfs_nvme_limits {
 	uint32_t crdt_ms[4];		/* delays that a status may ask for; [0] is 0 */
 	uint32_t reset_wait_ms;		/* 0: CFS_NVME_RESET_WAIT_MS */
 	bool volatile_cache, readonly;
+	bool poll_queues;		/* the driver has some */
+	bool multipath;			/* the node stands for several paths, see cfs_nvme_judge() */
 	/* zoned, else zone_blocks is 0 */
 	uint64_t zone_blocks;
 	uint32_t n_zones, max_active, max_open;
@@ -113,9 +118,10 @@ struct cfs_nvme_verdict {
 };
 /*
  * What a command's outcome means. @repeatable: carrying it out twice equals carrying it out once;
- * an append, or a write to a zone, that may have happened is not sent again.
+ * an append, or a write to a zone, that may have happened is not sent again. The kernel's multipath node says EINVAL
+ * (io_uring; EAGAIN by ioctl) when no path is usable just now: a controller that is being reset, a lost connection.
  */
-struct cfs_nvme_verdict cfs_nvme_judge(int32_t res, bool repeatable, const uint32_t crdt_ms[4]);
+struct cfs_nvme_verdict cfs_nvme_judge(int32_t res, bool repeatable, const struct cfs_nvme_limits *lim);
 const char *cfs_nvme_status_text(int32_t res, char *buf, size_t len);
 /* the command for `bytes` of a request from `at` on; buffers and DSM's range are the caller's to add */
 void cfs_nvme_cmd_init(struct cfs_nvme_cmd *cmd, const struct cfs_dev_req *req, uint32_t block_bytes,

@@ -134,7 +134,8 @@ static void decode_health(const struct cfs_nvme_pages *p, struct cfs_nvme_health
 		.critical_warning = s->critical_warning,
 		.spare_percent = s->avail_spare,
 		.used_percent = s->percent_used,
-		.temperature_c = (s->temperature[0] | s->temperature[1] << 8) - 273,	/* kelvins */
+		/* kelvins; 0 is CFS_NVME_NO_TEMPERATURE */
+		.temperature_c = (s->temperature[0] | s->temperature[1] << 8) - 273,
 		.media_errors = low64(s->media_errors),
 		.power_cycles = low64(s->power_cycles),
 		.unsafe_shutdowns = low64(s->unsafe_shutdowns),

@@ -108,12 +108,18 @@ static void poll_close(struct cfs_nvme_port *port)
 	free(p);
 }
 
+static bool poll_removed(struct cfs_nvme_port *port)
+{
+	return cfs_nvme_fds_removed(port_of(port)->fds);
+}
+
 static const struct cfs_nvme_port_ops poll_ops = {
 	.name = "polled",
 	.version = CFS_NVME_PORT_VERSION,
 	.submit = poll_submit,
 	.sync = poll_sync,
 	.pause = cfs_nvme_pause,
+	.removed = poll_removed,
 	.close = poll_close,
 };
 

@@ -9,9 +9,12 @@
 #include <errno.h>
 #include <liburing.h>
 #include <linux/nvme_ioctl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -50,6 +53,7 @@ static void loop_submit(struct cfs_nvme_port *port, struct cfs_nvme_io *io)
 	cfs_nvme_sqe_fill(sqe, &io->cmd, p->nsid, buf);
 	if (p->slot >= 0)
 		sqe->flags |= IOSQE_FIXED_FILE;
+	io->registered = buf >= 0;
 	cfs_loop_sqe_set(sqe, &io->op);
 }
 
@@ -101,12 +105,29 @@ void cfs_nvme_fds_close(struct cfs_nvme_fds fds)
 		close(fds.hold);
 }
 
+bool cfs_nvme_fds_removed(struct cfs_nvme_fds fds)
+{
+	char path[64];
+	struct stat st;
+
+	if (fstat(fds.ng, &st))
+		return false;
+	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u", major(st.st_rdev), minor(st.st_rdev));
+	return access(path, F_OK) && errno == ENOENT;
+}
+
+static bool loop_removed(struct cfs_nvme_port *port)
+{
+	return cfs_nvme_fds_removed(port_of(port)->fds);
+}
+
 static const struct cfs_nvme_port_ops loop_ops = {
 	.name = "ring",
 	.version = CFS_NVME_PORT_VERSION,
 	.submit = loop_submit,
 	.sync = loop_sync,
 	.pause = cfs_nvme_pause,
+	.removed = loop_removed,
 	.close = loop_close,
 };
 

@@ -41,5 +41,6 @@ static inline void cfs_nvme_sqe_fill(struct io_uring_sqe *sqe, const struct cfs_
 int cfs_nvme_ioctl(int fd, uint32_t nsid, const struct cfs_nvme_cmd *cmd);
 void cfs_nvme_pause(struct cfs_nvme_port *port, uint32_t ms);
 void cfs_nvme_fds_close(struct cfs_nvme_fds fds);
+bool cfs_nvme_fds_removed(struct cfs_nvme_fds fds);
 
 #endif

@@ -115,13 +115,27 @@ void cfs_sim_net_lag(struct cfs_sim_node *node, uint64_t extra_ns);
 /* an empty disk (zeros) of a node; write_unit 512 .. 4096 */
 int cfs_sim_disk_create(struct cfs_sim_node *node, uint64_t size_bytes, uint32_t write_unit,
 			struct cfs_sim_disk **ret_disk);
+/*
+ * The same with zones, whose rules are kept strictly (dev/zones.h): of each a power cut leaves a beginning, all that was durable
+ * and some of what followed. No conventional zones. Faults and the cut of tear_sync() hit changes of zones, too.
+ */
+int cfs_sim_disk_create_zoned(struct cfs_sim_node *node, const struct cfs_zone_geometry *geometry,
+			      uint32_t write_unit, struct cfs_sim_disk **ret_disk);
+/* a write of up to so many bytes is never torn; as info.atomic_unit of devices opened from now on */
+void cfs_sim_disk_atomic(struct cfs_sim_disk *disk, uint32_t unit_bytes);
+/* from now on the zone is READONLY or OFFLINE */
+void cfs_sim_disk_zone_fail(struct cfs_sim_disk *disk, uint32_t zone, enum cfs_zone_state state);
 /* a device on it, for the present life; -EBUSY while one is open. Close it with cfs_dev_close(), or crash */
 int cfs_sim_disk_open(struct cfs_sim_disk *disk, struct cfs_dev **ret_dev);
+
+/* an empty, closed disk becomes a sparse file on a file system where so much is free: see sparse.h */
+void cfs_sim_disk_sparse(struct cfs_sim_disk *disk, uint64_t room_bytes);
 
 struct cfs_sim_faults {
 	uint32_t read_error_ppm;	/* requests that fail with -EIO */
 	uint32_t write_error_ppm;	/* the same; the bytes are then old, new or torn */
-	bool full;			/* every write is -ENOSPC */
+	bool full;			/* every write is -ENOSPC: a file system that copies on write has no room */
+	bool below_full;		/* of a sparse disk: others have taken all the room that is left */
 	uint32_t slow;			/* delays are multiplied by this; 0: 1 */
 };
 void cfs_sim_disk_faults(struct cfs_sim_disk *disk, const struct cfs_sim_faults *faults);

@@ -5,17 +5,18 @@
  * `cur` is what reads return, `stable` what has reached the medium. A write that is not durable changes cur when
  * it completes and is remembered, sector by sector, until a flush that was submitted afterwards completes. A
  * power cut decides for each remembered write, and for each one under way, whether it is kept, lost or torn at
- * sectors of 512 bytes; then cur becomes what stable is. Overwritten sectors are struck off
- * older writes as soon as newer bytes are durable: nothing durable is ever undone.
+ * sectors of 512 bytes, unless the disk writes as much as one (atomic_unit); then cur becomes what stable is. Overwritten sectors are
+ * struck off older writes as soon as newer bytes are durable: nothing durable is ever undone. Disks with zones: sim_zones.c.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "sim/sim_i.h"
+#include "sim/sim_disk_i.h"
+#include "sim/sparse.h"
 
-#define SECTOR		512u
+#define SECTOR		SIM_SECTOR
 #define GARBAGE_BYTES	(64ull << 10)	/* of a discarded range, from its start */
 #define CACHED_MAX	65536u	/* writes a disk's cache remembers; beyond, the oldest reach the medium by themselves */
 
@@ -23,39 +24,9 @@
 struct cached {
 	struct cfs_list link;		/* in disk->cache, oldest first */
 	uint64_t offset, len, seq;
+	bool atomic;
 	uint8_t *struck;		/* per sector: durable bytes are newer */
 	uint8_t bytes[];
-};
-
-struct cfs_sim_disk {
-	struct cfs_sim *sim;
-	struct cfs_sim_node *node;
-	uint64_t size;
-	uint32_t write_unit;
-	uint8_t *cur, *stable;
-	struct cfs_sim_faults faults;
-	unsigned tear_sync;
-	struct cfs_list cache, flying;	/* cached; requests under way */
-	uint32_t n_cached;
-	uint64_t seq;
-	struct sim_dev *open;		/* of the present life */
-	struct cfs_list devs;		/* all handles ever given out that were not closed */
-};
-
-struct sim_dev {
-	struct cfs_dev dev;
-	struct cfs_list link;		/* in disk->devs */
-	struct cfs_sim_disk *disk;
-	struct sim_life *life;
-	uint32_t pending;
-};
-
-struct sim_io {
-	struct sim_event event;
-	struct cfs_list link;		/* in disk->flying */
-	struct sim_dev *d;
-	struct cfs_dev_req *req;
-	uint64_t seq;			/* of the disk at submission: what a flush covers */
 };
 
 static struct sim_dev *dev_of(struct cfs_dev *dev)
@@ -132,7 +103,7 @@ static void write_torn(struct cfs_sim_disk *disk, uint64_t offset, const uint8_t
 }
 
 static void write_cached(struct cfs_sim_disk *disk, uint64_t offset, const struct iovec *iov, uint32_t cnt,
-			 uint64_t len)
+			 uint64_t len, bool atomic)
 {
 	struct cached *w = sim_alloc(sizeof(*w) + len);
 	uint64_t at = 0;
@@ -143,6 +114,7 @@ static void write_cached(struct cfs_sim_disk *disk, uint64_t offset, const struc
 	}
 	w->offset = offset;
 	w->len = len;
+	w->atomic = atomic;
 	w->seq = disk->seq++;
 	w->struck = sim_alloc(len / SECTOR);
 	memcpy(disk->cur + offset, w->bytes, len);
@@ -153,12 +125,24 @@ static void write_cached(struct cfs_sim_disk *disk, uint64_t offset, const struc
 
 /* ---- requests -------------------------------------------------------------------------------------------- */
 
-static void write_apply(struct cfs_sim_disk *disk, const struct cfs_dev_req *req, bool torn, bool durable)
+static bool is_atomic(const struct sim_dev *d, uint64_t offset, uint64_t len)
 {
+	return cfs_dev_can_atomic(&d->dev.info, offset, len);
+}
+
+static void write_apply(struct sim_io *io, bool torn, bool durable)
+{
+	const struct cfs_dev_req *req = io->req;
+	struct cfs_sim_disk *disk = io->d->disk;
 	uint64_t at = req->offset;
 
+	if (torn && is_atomic(io->d, req->offset, req->len)) {
+		if (cfs_sim_chance(disk->sim, 500000))
+			return;
+		torn = false;
+	}
 	if (!durable && !torn) {
-		write_cached(disk, req->offset, req->iov, req->iovcnt, req->len);
+		write_cached(disk, req->offset, req->iov, req->iovcnt, req->len, is_atomic(io->d, req->offset, req->len));
 		return;
 	}
 	for (uint32_t i = 0; i < req->iovcnt; i++) {
@@ -176,6 +160,8 @@ static int64_t io_execute(struct sim_io *io)
 	struct cfs_dev_req *req = io->req;
 	uint64_t at = req->offset;
 
+	if (disk->zoned && req->op != CFS_DEV_FLUSH)
+		return sim_zoned_execute(disk, io);
 	switch (req->op) {
 	case CFS_DEV_READ:
 		if (cfs_sim_chance(disk->sim, disk->faults.read_error_ppm))
@@ -186,18 +172,26 @@ static int64_t io_execute(struct sim_io *io)
 		}
 		return (int64_t)req->len;
 	case CFS_DEV_WRITE:
-		if (disk->faults.full)
+		if (disk->faults.full || (disk->sparse && cfs_sparse_take(disk->sparse, at, req->len)))
 			return -ENOSPC;
 		if (cfs_sim_chance(disk->sim, disk->faults.write_error_ppm)) {
-			write_apply(disk, req, true, false);
+			write_apply(io, true, false);
 			return -EIO;
 		}
-		write_apply(disk, req, false, req->flags & CFS_DEV_DURABLE);
+		write_apply(io, false, req->flags & CFS_DEV_DURABLE);
 		return (int64_t)req->len;
 	case CFS_DEV_FLUSH:
 		if (cfs_sim_chance(disk->sim, disk->faults.write_error_ppm))
 			return -EIO;
-		flush_until(disk, io->seq);
+		if (disk->zoned)
+			sim_zoned_flush(disk, io->seq);
+		else
+			flush_until(disk, io->seq);
+		return 0;
+	case CFS_DEV_RESERVE:
+		return cfs_sparse_take(disk->sparse, at, req->len);
+	case CFS_DEV_ROOM:
+		cfs_sparse_room(disk->sparse, &io->d->dev.room);
 		return 0;
 	case CFS_DEV_DISCARD:	/* a hint: half of the time it does nothing, else anything may be read: garbage */
 		if (cfs_sim_chance(disk->sim, 500000))
@@ -207,6 +201,8 @@ static int64_t io_execute(struct sim_io *io)
 				memset(garbage, 0xdb, sizeof(garbage));
 				write_durable(disk, at, garbage, SECTOR);
 			}
+		if (disk->sparse)
+			cfs_sparse_give(disk->sparse, req->offset, req->len);
 		return 0;
 	default:
 		return -EINVAL;
@@ -243,7 +239,7 @@ static uint64_t io_delay(struct cfs_sim_disk *disk, const struct cfs_dev_req *re
 	struct cfs_sim *sim = disk->sim;
 	uint64_t ns = cfs_sim_between(sim, sim->p.disk_min_ns, sim->p.disk_max_ns);
 
-	if (req->op == CFS_DEV_READ || req->op == CFS_DEV_WRITE)
+	if (req->op == CFS_DEV_READ || req->op == CFS_DEV_WRITE || req->op == CFS_DEV_ZONE_APPEND)
 		ns += req->len / 2;	/* 2 GB/s */
 	return ns * cfs_max(disk->faults.slow, 1u);
 }
@@ -264,6 +260,8 @@ static int sim_dev_submit(struct cfs_dev *dev, struct cfs_dev_req *req)
 	io->seq = d->disk->seq;
 	io->event.fire = io_fire;
 	io->event.lose = io_lose;
+	if (d->disk->zoned)
+		sim_zoned_submitted(io);
 	cfs_list_add_tail(&d->disk->flying, &io->link);
 	d->pending++;
 	sim_schedule(d->life->sim, &io->event, d->life->sim->now + io_delay(d->disk, req), SIM_DISK, d->life);
@@ -279,6 +277,11 @@ static int check_sync(const struct sim_dev *d, uint64_t offset, uint32_t len)
 	return offset > d->disk->size || len > d->disk->size - offset ? -EINVAL : 0;
 }
 
+bool sim_disk_torn(struct cfs_sim_disk *disk)
+{
+	return disk->tear_sync && !--disk->tear_sync;
+}
+
 static int sim_dev_write_sync(struct cfs_dev *dev, uint64_t offset, const void *buf, uint32_t len)
 {
 	struct sim_dev *d = dev_of(dev);
@@ -288,12 +291,17 @@ static int sim_dev_write_sync(struct cfs_dev *dev, uint64_t offset, const void *
 	if (rc)
 		return rc;
 	cfs_sim_trace_add(disk->sim, SIM_DISK * 7u + offset);
-	if (disk->tear_sync && !--disk->tear_sync) {
-		write_torn(disk, offset, buf, len);
+	if (disk->zoned)
+		return sim_zoned_write_sync(disk, offset, buf, len);
+	if (sim_disk_torn(disk)) {
+		if (!is_atomic(d, offset, len))
+			write_torn(disk, offset, buf, len);
+		else if (cfs_sim_chance(disk->sim, 500000))
+			write_durable(disk, offset, buf, len);
 		cfs_sim_node_crash(disk->node, CFS_SIM_POWER);
 		return -EIO;
 	}
-	if (disk->faults.full)
+	if (disk->faults.full || (disk->sparse && cfs_sparse_take(disk->sparse, offset, len)))
 		return -ENOSPC;
 	if (cfs_sim_chance(disk->sim, disk->faults.write_error_ppm)) {
 		write_torn(disk, offset, buf, len);
@@ -312,6 +320,8 @@ static int sim_dev_read_sync(struct cfs_dev *dev, uint64_t offset, void *buf, ui
 		return rc;
 	if (cfs_sim_chance(d->disk->sim, d->disk->faults.read_error_ppm))
 		return -EIO;
+	if (d->disk->zoned)
+		return sim_zoned_read(d->disk, offset, buf, len);
 	memcpy(buf, d->disk->cur + offset, len);
 	return 0;
 }
@@ -340,19 +350,39 @@ static void sim_dev_close(struct cfs_dev *dev)
 	free(d);
 }
 
+static int sim_dev_reserved_sync(struct cfs_dev *dev, uint64_t offset, uint64_t len)
+{
+	const struct cfs_sim_disk *disk = dev_of(dev)->disk;
+
+	return disk->sparse ? cfs_sparse_has(disk->sparse, offset, len) : -EOPNOTSUPP;
+}
+
 static const struct cfs_dev_ops sim_dev_ops = {
 	.name = "sim",
 	.version = CFS_DEV_OPS_VERSION,
 	.submit = sim_dev_submit,
 	.write_sync = sim_dev_write_sync,
 	.read_sync = sim_dev_read_sync,
+	.reserved_sync = sim_dev_reserved_sync,
+	.close = sim_dev_close,
+};
+
+static const struct cfs_dev_ops sim_zoned_ops = {
+	.name = "sim",
+	.version = CFS_DEV_OPS_VERSION,
+	.submit = sim_dev_submit,
+	.write_sync = sim_dev_write_sync,
+	.read_sync = sim_dev_read_sync,
+	.zone_report = sim_zoned_report,
+	.zone_sync = sim_zoned_sync,
+	.flush_sync = sim_zoned_flush_sync,
 	.close = sim_dev_close,
 };
 
 /* ---- disks ---------------------------------------------------------------------------------------------------- */
 
-int cfs_sim_disk_create(struct cfs_sim_node *node, uint64_t size_bytes, uint32_t write_unit,
-			struct cfs_sim_disk **ret_disk)
+static int disk_create(struct cfs_sim_node *node, uint64_t size_bytes, uint32_t write_unit, struct sim_zoned *zoned,
+		       struct cfs_sim_disk **ret_disk)
 {
 	struct cfs_sim_disk *disk;
 
@@ -367,7 +397,8 @@ int cfs_sim_disk_create(struct cfs_sim_node *node, uint64_t size_bytes, uint32_t
 	disk->size = size_bytes;
 	disk->write_unit = write_unit;
 	disk->cur = image_new(size_bytes);
-	disk->stable = image_new(size_bytes);
+	disk->stable = zoned ? NULL : image_new(size_bytes);
+	disk->zoned = zoned;
 	disk->seq = 1;
 	cfs_list_init(&disk->cache);
 	cfs_list_init(&disk->flying);
@@ -375,6 +406,31 @@ int cfs_sim_disk_create(struct cfs_sim_node *node, uint64_t size_bytes, uint32_t
 	node->disks[node->n_disks++] = disk;
 	*ret_disk = disk;
 	return 0;
+}
+
+int cfs_sim_disk_create(struct cfs_sim_node *node, uint64_t size_bytes, uint32_t write_unit,
+			struct cfs_sim_disk **ret_disk)
+{
+	return disk_create(node, size_bytes, write_unit, NULL, ret_disk);
+}
+
+int cfs_sim_disk_create_zoned(struct cfs_sim_node *node, const struct cfs_zone_geometry *geometry,
+			      uint32_t write_unit, struct cfs_sim_disk **ret_disk)
+{
+	struct sim_zoned *zoned;
+	int rc = sim_zoned_create(geometry, write_unit, &zoned);
+
+	if (rc)
+		return rc;
+	rc = disk_create(node, geometry->zone_bytes * geometry->n_zones, write_unit, zoned, ret_disk);
+	if (rc)
+		sim_zoned_destroy(zoned);
+	return rc;
+}
+
+void cfs_sim_disk_atomic(struct cfs_sim_disk *disk, uint32_t unit_bytes)
+{
+	disk->atomic_unit = unit_bytes;
 }
 
 int cfs_sim_disk_open(struct cfs_sim_disk *disk, struct cfs_dev **ret_dev)
@@ -392,9 +448,14 @@ int cfs_sim_disk_open(struct cfs_sim_disk *disk, struct cfs_dev **ret_dev)
 		.write_unit = disk->write_unit,
 		.mem_align = 512,
 		.max_io = 8u << 20,
-		.flags = CFS_DEV_F_VOLATILE,
+		.atomic_unit = disk->atomic_unit,
+		.flags = CFS_DEV_F_VOLATILE | (disk->sparse ? CFS_DEV_F_SPARSE : 0),
 		.model = "simulated disk",
 	};
+	if (disk->zoned) {
+		d->dev.ops = &sim_zoned_ops;
+		sim_zoned_info(disk->zoned, &d->dev.info);
+	}
 	d->disk = disk;
 	d->life = disk->node->life;
 	disk->open = d;
@@ -412,6 +473,10 @@ void sim_disk_crash(struct cfs_sim_disk *disk, enum cfs_sim_crash how)
 	struct cfs_list *pos;
 
 	disk->open = NULL;
+	if (disk->zoned) {
+		sim_zoned_crash(disk, how);
+		return;
+	}
 	cfs_list_for_each(pos, &disk->cache) {
 		struct cached *w = cfs_list_entry(pos, struct cached, link);
 		uint64_t dice;
@@ -419,6 +484,8 @@ void sim_disk_crash(struct cfs_sim_disk *disk, enum cfs_sim_crash how)
 		if (how != CFS_SIM_POWER)
 			break;
 		dice = cfs_sim_below(disk->sim, 3);	/* lost, torn, kept */
+		if (dice == 1 && w->atomic)
+			dice = 2 * cfs_sim_below(disk->sim, 2);
 		for (uint64_t at = 0; at < w->len; at += SECTOR)
 			if (!w->struck[at / SECTOR] &&
 			    (dice == 2 || (dice == 1 && cfs_sim_chance(disk->sim, 500000))))
@@ -434,8 +501,9 @@ void sim_disk_crash(struct cfs_sim_disk *disk, enum cfs_sim_crash how)
 		struct sim_io *io = cfs_list_entry(pos, struct sim_io, link);
 		uint64_t dice = cfs_sim_below(disk->sim, 3);
 
-		if (io->d->life == disk->node->life && io->req->op == CFS_DEV_WRITE && !disk->faults.full && dice)
-			write_apply(disk, io->req, dice == 1, how == CFS_SIM_POWER);
+		if (io->d->life == disk->node->life && io->req->op == CFS_DEV_WRITE && !disk->faults.full && dice &&
+		    !(disk->sparse && cfs_sparse_take(disk->sparse, io->req->offset, io->req->len)))
+			write_apply(io, dice == 1, how == CFS_SIM_POWER);
 	}
 }
 
@@ -450,13 +518,24 @@ void sim_disk_fini(struct cfs_sim_disk *disk)
 	while (!cfs_list_empty(&disk->cache))
 		cached_free(disk, cfs_list_first(&disk->cache, struct cached, link));
 	munmap(disk->cur, disk->size);
-	munmap(disk->stable, disk->size);
+	if (disk->stable)
+		munmap(disk->stable, disk->size);
+	sim_zoned_destroy(disk->zoned);
+	cfs_sparse_destroy(disk->sparse);
 	free(disk);
 }
 
 void cfs_sim_disk_faults(struct cfs_sim_disk *disk, const struct cfs_sim_faults *faults)
 {
 	disk->faults = *faults;
+	if (disk->sparse)
+		cfs_sparse_others(disk->sparse, faults->below_full ? UINT64_MAX : 0);
+}
+
+void cfs_sim_disk_sparse(struct cfs_sim_disk *disk, uint64_t room_bytes)
+{
+	CFS_ASSERT(!disk->sparse && !disk->open);
+	disk->sparse = cfs_sparse_create(disk->size, room_bytes);
 }
 
 void cfs_sim_disk_rot(struct cfs_sim_disk *disk, uint64_t offset, uint64_t len, unsigned bits)
@@ -467,7 +546,8 @@ void cfs_sim_disk_rot(struct cfs_sim_disk *disk, uint64_t offset, uint64_t len, 
 		uint8_t bit = (uint8_t)(1u << cfs_sim_below(disk->sim, 8));
 
 		disk->cur[at] ^= bit;
-		disk->stable[at] ^= bit;
+		if (disk->stable)
+			disk->stable[at] ^= bit;
 	}
 }
 

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "dev/nvme.h"
 #include "server/cluster/config.h"
 
 static char path[64];
@@ -96,6 +97,8 @@ static void refused(void **state)
 		{ "[target.16]\npath = /a\n", "unknown section", 2 },
 		{ "[target.0]\nsize = 4\n", "unknown key", 2 },
 		{ "[target.0]\npath =\n", "a path is needed", 2 },
+		{ "[target.0]\npath = nvme:eui.1\npoll = on\n", "off, iopoll, sqpoll or both", 3 },
+		{ "[target.0]\npoll = off\npoll = off\n", "twice", 3 },
 		{ "listen = a:1\n", "section", 1 },
 		{ "[server]\nlease_ms = 5\n", "from 1000", 2 },
 		{ "[server]\nlease_ms = 10s\n", "number", 2 },
@@ -124,6 +127,31 @@ static void refused(void **state)
 	assert_int_equal(cfs_config_init(&c), 0);
 	assert_int_equal(cfs_config_read(&c, "/does/not/exist", err, sizeof(err)), -ENOENT);
 	assert_non_null(strstr(err, "/does/not/exist"));
+	cfs_config_free(&c);
+}
+
+/* only NVMe namespaces can be polled, and a target given as an option has nothing of the file's */
+static void polling(void **state)
+{
+	struct cfs_config c;
+	const char *why;
+
+	(void)state;
+	assert_int_equal(read_text(&c, "[target.2]\npoll = both\npath = nvme:eui.1\n[target.3]\npath = nvme:eui.2\n"), 0);
+	assert_int_equal(cfs_config_check(&c, err, sizeof(err)), 0);
+	assert_int_equal(c.poll[2], CFS_NVME_IOPOLL | CFS_NVME_SQPOLL);
+	assert_int_equal(c.poll[3], 0);
+	assert_int_equal(cfs_config_set(&c, "target", "/x", &why), 0);
+	assert_int_equal(cfs_config_check(&c, err, sizeof(err)), 0);
+	assert_int_equal(c.poll[2], 0);
+	cfs_config_free(&c);
+	assert_int_equal(read_text(&c, "[target.0]\npath = /dev/sda\npoll = iopoll\n"), 0);
+	assert_int_equal(cfs_config_check(&c, err, sizeof(err)), -EINVAL);
+	assert_non_null(strstr(err, "[target.0] poll = iopoll: /dev/sda is not an NVMe namespace"));
+	cfs_config_free(&c);
+	assert_int_equal(read_text(&c, "[target.0]\npath = /dev/sda\n[target.1]\npoll = sqpoll\n"), 0);
+	assert_int_equal(cfs_config_check(&c, err, sizeof(err)), -EINVAL);
+	assert_non_null(strstr(err, "[target.1] poll = sqpoll: the section has no path"));
 	cfs_config_free(&c);
 }
 
@@ -164,7 +192,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_keys), cmocka_unit_test(defaults), cmocka_unit_test(refused),
-		cmocka_unit_test(options_win),
+		cmocka_unit_test(polling), cmocka_unit_test(options_win),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

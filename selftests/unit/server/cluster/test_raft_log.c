@@ -106,6 +106,9 @@ struct cfs_journal {
 	struct cfs_journal_snapshot *snap;
 	int fail;				/* what the next completion says */
 	unsigned writes;
+	bool slow;				/* completes nothing by itself */
+	uint64_t lost_first, lost_last;		/* in zones that are offline */
+	bool again;				/* what is under way is that */
 };
 
 static void j_reset(struct cfs_journal *j)
@@ -146,7 +149,25 @@ void cfs_journal_append(struct cfs_journal *j, struct cfs_journal_append *a)
 	assert_null(j->append);
 	assert_null(j->snap);
 	assert_true(a->n > 0);
+	/* as the real one: nothing is left out, and nothing comes behind a snapshot that contains it */
+	if (j->n || j->snap_index)
+		assert_int_equal(a->entries[0].index, cfs_max(j->n ? j->e[j->n - 1].index : 0, j->snap_index) + 1);
 	j->append = a;
+}
+
+bool cfs_journal_lost(const struct cfs_journal *j, uint64_t *ret_first, uint64_t *ret_last)
+{
+	*ret_first = j->lost_first;
+	*ret_last = j->lost_last;
+	return j->lost_last != 0;
+}
+
+void cfs_journal_again(struct cfs_journal *j, struct cfs_journal_append *a)
+{
+	assert_null(j->append);
+	assert_null(j->snap);
+	j->append = a;
+	j->again = true;
 }
 
 int cfs_journal_truncate(struct cfs_journal *j, uint64_t index)
@@ -197,6 +218,23 @@ static bool j_pump(struct cfs_journal *j)
 	j->snap = NULL;
 	if (!err)
 		j->writes++;
+	for (unsigned i = 0; a && j->again && !err && i < a->n; i++) { /* just as they were */
+		const struct cfs_journal_entry *e = &j->e[a->entries[i].index - j->e[0].index];
+
+		assert_int_equal(a->entries[i].index, a->entries[0].index + i);
+		assert_int_equal(a->entries[i].term, e->term);
+		assert_int_equal(a->entries[i].kind, e->kind);
+		assert_int_equal(a->entries[i].len, e->len);
+		assert_memory_equal(a->entries[i].data, e->data, e->len);
+	}
+	if (j->again) {
+		j->again = false;
+		if (!err && a->n && a->entries[0].index <= j->lost_first &&
+		    a->entries[a->n - 1].index >= j->lost_last)
+			j->lost_first = j->lost_last = 0;
+		a->done(a, err);
+		return true;
+	}
 	for (unsigned i = 0; a && !err && i < a->n; i++) {
 		struct cfs_journal_entry *e = &j->e[j->n];
 		void *copy = malloc(a->entries[i].len + 1);
@@ -209,7 +247,9 @@ static bool j_pump(struct cfs_journal *j)
 		j->n++;
 	}
 	if (s && !err) {
-		assert_true(s->index > j->snap_index);
+		assert_true(s->index >= j->snap_index);
+		if (s->index >= j->lost_last)
+			j->lost_first = j->lost_last = 0;
 		j->snap_index = s->index;
 		j->snap_term = s->term;
 		memcpy(j->manifest, s->manifest, s->manifest_len);
@@ -244,6 +284,7 @@ struct member {
 	int failed;
 	unsigned checkpoints, checkpointed, installs;
 	bool hold_checkpoint;
+	bool no_room;			/* below the state */
 	struct state *copy;		/* the checkpoint under way */
 };
 static struct member m[MEMBERS + 1];	/* by id */
@@ -265,6 +306,8 @@ static int u_apply(void *arg, uint64_t index, const void *entry, size_t len)
 	struct state *s = &me->state;
 
 	assert_int_equal(len, 4);
+	if (me->no_room)
+		return -ENOSPC;
 	assert_true(s->n == 0 || index > s->index[s->n - 1]);
 	s->index[s->n] = index;
 	memcpy(&s->value[s->n++], entry, 4);
@@ -483,7 +526,7 @@ static void tick(unsigned loss)
 		free(p);
 	}
 	for (unsigned i = 1; i <= MEMBERS; i++)
-		if (m[i].l)
+		if (m[i].l && !m[i].j.slow)
 			j_pump(&m[i].j);
 	clk.now += MS;
 	run_timers();
@@ -624,6 +667,34 @@ static void one_full_journal(void **state)
 	assert_true(m[1].leader);
 }
 
+/* the state finds no room: entries are durable, wait, and are applied in order when there is some; then also a stop */
+static void one_full_state(void **state)
+{
+	(void)state;
+	start(1, 1, false);
+	j_pump(&m[1].j);
+	propose(&m[1], 1);
+	j_pump(&m[1].j);
+	m[1].no_room = true;
+	propose(&m[1], 2);
+	propose(&m[1], 3);
+	j_pump(&m[1].j);
+	for (unsigned i = 0; i < 3000; i++)
+		tick(0);
+	assert_int_equal(m[1].failed, 0);
+	assert_int_equal(m[1].state.n, 1);
+	assert_true(m[1].leader);
+	m[1].no_room = false;
+	for (unsigned i = 0; i < 300; i++)
+		tick(0);
+	assert_int_equal(m[1].state.n, 3);
+	assert_int_equal(m[1].state.value[1], 2);
+	assert_int_equal(m[1].state.value[2], 3);
+	m[1].no_room = true;
+	propose(&m[1], 4);
+	j_pump(&m[1].j);
+}
+
 static void one_broken_journal(void **state)
 {
 	(void)state;
@@ -684,6 +755,44 @@ static void one_checkpoint(void **state)
 
 /* ---- three members --------------------------------------------------------------------------- */
 
+/* parts of the journal were in a zone that has gone offline: a checkpoint has what was applied, and is taken at once */
+static void one_repair(void **state)
+{
+	uint64_t snap;
+
+	(void)state;
+	start(1, 1, false);
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	for (uint32_t v = 0; v < 60; v++)
+		assert_int_equal(propose(&m[1], v), 0);
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	m[1].j.lost_first = 20;
+	m[1].j.lost_last = 45;
+	cfs_raft_log_repair(m[1].l);
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	assert_int_equal(m[1].j.lost_last, 0);
+	assert_int_equal(m[1].checkpointed, 1);
+	/* nothing new, but the checkpoint's own objects may be lost: it is taken anew */
+	snap = m[1].j.snap_index;
+	cfs_raft_log_repair(m[1].l);
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	assert_int_equal(m[1].checkpointed, 2);
+	assert_int_equal(m[1].j.snap_index, snap);
+	for (uint32_t v = 60; v < 80; v++)
+		assert_int_equal(propose(&m[1], v), 0);
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	crash(1);
+	start(1, 1, false);
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	assert_int_equal(m[1].state.n, 80);
+}
+
 static void three_start(void)
 {
 	for (unsigned i = 1; i <= 3; i++)
@@ -724,6 +833,86 @@ static void three_replicate(void **state)
 	assert_int_equal(next->state.n, 150);
 	for (unsigned i = 1; i <= 3; i++)
 		same_state(&m[i], next);
+}
+
+/* what the others have committed is applied before the own journal has it: a checkpoint waits for the journal */
+static void three_slow_journal(void **state)
+{
+	struct member *lead;
+
+	(void)state;
+	three_start();
+	lead = wait_leader(5000);
+	for (unsigned i = 0; i < 300; i++)
+		tick(0);
+	lead->j.slow = true;
+	for (uint32_t v = 0; v < 20; v++) {
+		assert_int_equal(propose(lead, v), 0);
+		tick(0);
+	}
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	assert_int_equal(lead->state.n, 20);
+	cfs_raft_log_checkpoint(lead->l);
+	assert_int_equal(lead->checkpoints, 0);
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	lead->j.slow = false;
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	assert_int_equal(lead->checkpointed, 1);
+	for (uint32_t v = 0; v < 20; v++) {
+		assert_int_equal(propose(lead, 100 + v), 0);
+		tick(0);
+	}
+	for (unsigned i = 0; i < 300; i++)
+		tick(0);
+	assert_int_equal(lead->state.n, 40);
+	for (unsigned i = 1; i <= 3; i++)
+		same_state(&m[i], lead);
+}
+
+/* a member of several still has them all, and writes them again; while there is no space, later */
+static void three_repair(void **state)
+{
+	struct member *lead;
+
+	(void)state;
+	three_start();
+	lead = wait_leader(5000);
+	for (unsigned i = 0; i < 300; i++)
+		tick(0);
+	for (uint32_t v = 0; v < 60; v++) {
+		assert_int_equal(propose(lead, v), 0);
+		tick(0);
+	}
+	for (unsigned i = 0; i < 50; i++)
+		tick(0);
+	lead->j.lost_first = 12;
+	lead->j.lost_last = 40;
+	lead->hold_checkpoint = true;
+	lead->j.fail = -ENOSPC;
+	cfs_raft_log_repair(lead->l);
+	tick(0);
+	assert_int_equal(lead->j.lost_last, 40);
+	lead->j.fail = 0;
+	for (uint32_t v = 60; v < 80; v++) {
+		assert_int_equal(propose(lead, v), 0);
+		tick(0);
+	}
+	for (unsigned i = 0; i < 300; i++)
+		tick(0);
+	assert_int_equal(lead->j.lost_last, 0);	/* written again, before there is a checkpoint */
+	assert_int_equal(lead->checkpointed, 0);
+	assert_int_equal(lead->checkpoints, 1);
+	lead->hold_checkpoint = false;
+	give_checkpoint(lead);
+	for (unsigned i = 0; i < 300; i++)
+		tick(0);
+	assert_true(lead->checkpointed >= 1);
+	assert_int_equal(lead->state.n, 80);
+	for (unsigned i = 1; i <= 3; i++)
+		same_state(&m[i], lead);
 }
 
 static void three_install(void **state)
@@ -893,9 +1082,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(one_crash_in_bootstrap, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_groups_writes, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_full_journal, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_full_state, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_broken_journal, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_checkpoint, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_repair, setup, teardown),
 		cmocka_unit_test_setup_teardown(three_replicate, setup, teardown),
+		cmocka_unit_test_setup_teardown(three_slow_journal, setup, teardown),
+		cmocka_unit_test_setup_teardown(three_repair, setup, teardown),
 		cmocka_unit_test_setup_teardown(three_install, setup, teardown),
 		cmocka_unit_test_setup_teardown(three_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(three_chaos, setup, teardown),

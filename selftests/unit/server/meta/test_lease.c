@@ -198,12 +198,58 @@ static void test_random(void **state)
 	}
 }
 
+/* what makes a file contended, what ends that, and what never does */
+static void test_contended(void **state)
+{
+	struct t *t = *state;
+	uint64_t now = 5000 * MS;
+	struct cfs_lease_obj *obj;
+
+	cfs_lease_grant(&t->l, &t->o[0], 5, false, CFS_LEASE_SHARED, true);
+	obj = cfs_lease_obj(&t->l, 5);
+	for (unsigned i = 0; i < 40; i++)	/* one writer alone, never */
+		cfs_lease_note_writer(&t->l, obj, 7, 1000 * MS, now += MS);
+	for (unsigned i = 0; i < 40; i++)	/* nor two that take turns slowly: four times in five seconds */
+		cfs_lease_note_writer(&t->l, obj, 8 + i % 2, 0, now += 1251 * MS);
+	assert_false(cfs_lease_contended(obj, now));
+	now += 6000 * MS;
+	for (unsigned i = 0; i < 4; i++)
+		cfs_lease_note_writer(&t->l, obj, 8 + i % 2, 0, now += MS);
+	assert_false(cfs_lease_contended(obj, now));
+	cfs_lease_note_writer(&t->l, obj, 8, 0, now);
+	assert_true(cfs_lease_contended(obj, now));
+	assert_false(cfs_lease_through(obj, now));
+	cfs_lease_through_begin(obj, now);
+	assert_true(cfs_lease_through(obj, now + 999 * MS));
+	/* another one makes it last, the same one does not */
+	cfs_lease_note_writer(&t->l, obj, 9, 0, now += 500 * MS);
+	cfs_lease_note_writer(&t->l, obj, 9, 0, now += 500 * MS);
+	assert_true(cfs_lease_through(obj, now + 499 * MS));
+	assert_false(cfs_lease_contended(obj, now + 500 * MS));
+	/* the next time attributes must be taken out of all leases again, and when somebody was given the exclusive one */
+	now += 6000 * MS;
+	cfs_lease_note_writer(&t->l, obj, 8, 400 * MS, now += MS);	/* it has waited for long */
+	assert_true(cfs_lease_contended(obj, now));
+	assert_false(cfs_lease_through(obj, now));
+	cfs_lease_through_begin(obj, now);
+	cfs_lease_grant(&t->l, &t->o[0], 5, false, CFS_LEASE_EXCL, true);
+	assert_false(cfs_lease_through(obj, now));
+	assert_true(cfs_lease_contended(obj, now));
+	/* it is remembered without holders, and forgotten in the end */
+	cfs_lease_drop_owner(&t->l, &t->o[0]);
+	cfs_leases_sweep(&t->l, now + 999 * MS);
+	assert_ptr_equal(cfs_lease_obj(&t->l, 5), obj);
+	cfs_leases_sweep(&t->l, now + 5001 * MS);
+	assert_null(cfs_lease_obj(&t->l, 5));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_modes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_breaking, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_storm, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_contended, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bound, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_random, setup, teardown),
 	};

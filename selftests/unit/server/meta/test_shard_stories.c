@@ -89,6 +89,160 @@ static void test_lookup_never_waits(void **state)
 	assert_int_equal(client_reply(t->a, tag, NULL), 0);
 }
 
+/* bytes that go to the file's end, wherever that is */
+static size_t body_patch(void *buf, uint64_t ino, const char *data, uint64_t off, uint32_t flags)
+{
+	struct cfs_commit_req q = { .n = cfs_cpu_to_le32(1) };
+	struct cfs_commit_item it = { .ino = cfs_cpu_to_le64(ino), .size = cfs_cpu_to_le64(off),
+				      .flags = cfs_cpu_to_le32(CFS_CI_PATCH | flags),
+				      .inline_len = cfs_cpu_to_le32((uint32_t)strlen(data)) };
+	char *p = buf;
+
+	memcpy(p, &q, sizeof(q));
+	memcpy(p + sizeof(q), &it, sizeof(it));
+	memcpy(p + sizeof(q) + sizeof(it), data, strlen(data));
+	return sizeof(q) + sizeof(it) + strlen(data);
+}
+
+struct patched {
+	struct cfs_commit_rep head;
+	struct cfs_commit_result res;
+};
+
+/* makes a file contended: it is passed on until the leader has had enough. Held exclusively by `a` then */
+static uint64_t contend(struct shard_test *t)
+{
+	uint64_t ino = client_create(t->a, ROOT, "f", REG, CFS_MK_LEASE, NULL), tag;
+
+	for (unsigned i = 0; i < 6; i++) {
+		struct client *wants = i % 2 ? t->a : t->b;
+		struct fake_sent *m;
+		struct cfs_open_rep o;
+
+		tag = client_send(wants, CFS_OP_OPEN, -1, t->buf, body_open(t->buf, ino, CFS_LEASE_EXCL, CFS_OPEN_KEEP));
+		world_answer_all(t->w, CFS_BRKR_OPEN);
+		assert_int_equal(client_reply(wants, tag, &m), 0);
+		memcpy(&o, m->body, sizeof(o));
+		assert_int_equal(le32(o.lease), CFS_LEASE_EXCL);
+		fake_sent_free(m);
+	}
+	return ino;
+}
+
+/* contended: begin, while it lasts, end (docs/leases.md, "Contended files") */
+static void test_contended(void **state)
+{
+	struct shard_test *t = *state;
+	struct cfs_open_rep o;
+	struct cfs_attr_rep a;
+	struct cfs_entry_rep e;
+	struct patched r;
+	struct fake_sent *m;
+	uint64_t ino = contend(t), tag, tag2;
+	struct brk b, b2;
+
+	client_lookup(t->b, ROOT, "f", &e);
+	client_lookup(t->c, ROOT, "f", &e);
+	/* who cannot write through gets the lease as ever; who can is told, when the holder has flushed */
+	tag = client_send(t->b, CFS_OP_OPEN, -1, t->buf, body_open(t->buf, ino, CFS_LEASE_EXCL, CFS_OPEN_KEEP | CFS_OPEN_THROUGH));
+	client_no_reply(t->b);
+	/* attributes leave all directory leases, the requester's own as well */
+	shard_test_yield(t->b, CFS_BRK_ATTR, 0);
+	shard_test_yield(t->c, CFS_BRK_ATTR, 0);
+	client_break(t->a, &b);
+	assert_true(b.items[0].flags & CFS_BRK_DATA);
+	assert_int_equal(client_call(t->a, CFS_OP_COMMIT, 0, t->buf, body_commit(t->buf, ino, "hello"), NULL, 0), 0);
+	client_answer(t->a, &b, CFS_BRKR_OPEN);
+	assert_int_equal(client_reply(t->b, tag, &m), 0);
+	memcpy(&o, m->body, sizeof(o));
+	fake_sent_free(m);
+	assert_int_equal(le32(o.lease), CFS_LEASE_NONE);
+	assert_int_equal(le32(o.valid), CFS_V_CONTENDED);
+	/* nobody keeps its attributes, and no COMMIT asks anybody to forget them; each gets its place */
+	client_getattr(t->c, ino, &a);
+	assert_int_equal(le32(a.valid), 0);
+	assert_int_equal(client_call(t->b, CFS_OP_COMMIT, 0, t->buf, body_patch(t->buf, ino, " you", 0, CFS_CI_APPEND), &r, sizeof(r)), 0);
+	assert_int_equal(le32(r.res.status), 0);
+	assert_int_equal(cfs_le64_to_cpu(r.res.off), 5);
+	assert_int_equal(le32(r.res.flags), CFS_CR_CONTENDED);
+	client_no_break(t->a);
+	client_no_break(t->c);
+	/* the next one is told at once */
+	client_open(t->a, ino, CFS_LEASE_EXCL, CFS_OPEN_KEEP | CFS_OPEN_THROUGH, &o);
+	assert_int_equal(le32(o.valid), CFS_V_CONTENDED);
+	/* who reads holds a shared lease: that is recalled, and the answer is waited for */
+	client_open(t->c, ino, CFS_LEASE_SHARED, 0, &o);
+	assert_int_equal(le32(o.lease), CFS_LEASE_SHARED);
+	tag = client_send(t->a, CFS_OP_COMMIT, 0, t->buf, body_patch(t->buf, ino, "J", 0, 0));
+	tag2 = client_send(t->b, CFS_OP_COMMIT, 0, t->buf, body_patch(t->buf, ino, "!", 0, CFS_CI_APPEND));
+	client_break(t->c, &b);
+	client_break(t->c, &b2);	/* each of them asks, neither waits for the other */
+	client_no_reply(t->a);
+	client_no_reply(t->b);
+	client_answer(t->c, &b2, 0);
+	assert_int_equal(client_reply(t->b, tag2, NULL), 0);
+	client_answer(t->c, &b, 0);
+	assert_int_equal(client_reply(t->a, tag, NULL), 0);
+	client_open(t->c, ino, CFS_LEASE_SHARED, 0, &o);
+	assert_int_equal(cfs_le64_to_cpu(o.attr.size), 10);
+	/* one session alone, for a second: it is over */
+	tag = client_send(t->a, CFS_OP_COMMIT, 0, t->buf, body_patch(t->buf, ino, "K", 0, 0));
+	shard_test_yield(t->c, CFS_BRK_DATA, 0);
+	assert_int_equal(client_reply(t->a, tag, NULL), 0);
+	fake_clock_advance_ms(&t->w->clock, 600);
+	client_call(t->a, CFS_OP_COMMIT, 0, t->buf, body_patch(t->buf, ino, "L", 0, 0), &r, sizeof(r));
+	assert_int_equal(le32(r.res.flags), CFS_CR_CONTENDED);
+	fake_clock_advance_ms(&t->w->clock, 600);
+	tag = client_send(t->a, CFS_OP_COMMIT, 0, t->buf, body_patch(t->buf, ino, "M", 0, 0));
+	client_no_reply(t->a);	/* attributes are in directory leases again, for all that is known */
+	world_answer_all(t->w, 0);
+	assert_int_equal(client_reply(t->a, tag, &m), 0);
+	memcpy(&r, m->body, sizeof(r));
+	fake_sent_free(m);
+	assert_int_equal(le32(r.res.flags), 0);
+	tag = client_send(t->a, CFS_OP_OPEN, -1, t->buf, body_open(t->buf, ino, CFS_LEASE_EXCL, CFS_OPEN_KEEP | CFS_OPEN_THROUGH));
+	world_answer_all(t->w, 0);
+	assert_int_equal(client_reply(t->a, tag, &m), 0);
+	memcpy(&o, m->body, sizeof(o));
+	fake_sent_free(m);
+	assert_int_equal(le32(o.lease), CFS_LEASE_EXCL);
+	assert_int_equal(le32(o.valid) & CFS_V_CONTENDED, 0);
+}
+
+/* while it is written through the lease is granted all the same to who needs it: then attributes are anybody's again */
+static void test_contended_lease(void **state)
+{
+	struct shard_test *t = *state;
+	uint64_t ino = contend(t), tag;
+	struct cfs_open_rep o;
+	struct cfs_attr_rep a;
+	struct patched r;
+
+	tag = client_send(t->b, CFS_OP_OPEN, -1, t->buf, body_open(t->buf, ino, CFS_LEASE_EXCL, CFS_OPEN_THROUGH));
+	world_answer_all(t->w, CFS_BRKR_OPEN);
+	assert_int_equal(client_reply(t->b, tag, NULL), 0);
+	client_open(t->a, ino, CFS_LEASE_EXCL, CFS_OPEN_KEEP, &o);
+	assert_int_equal(le32(o.lease), CFS_LEASE_EXCL);
+	/* and lowered for a reader, with attributes that a directory's lease covers; the next COMMIT must ask for them */
+	tag = client_send(t->c, CFS_OP_OPEN, -1, t->buf, body_open(t->buf, ino, CFS_LEASE_SHARED, 0));
+	shard_test_yield(t->a, CFS_BRK_DATA, CFS_BRKR_OPEN);
+	assert_int_equal(client_reply(t->c, tag, NULL), 0);
+	client_getattr(t->a, ino, &a);
+	assert_int_equal(le32(a.valid), CFS_V_ATTR);
+	tag = client_send(t->b, CFS_OP_COMMIT, 0, t->buf, body_patch(t->buf, ino, "x", 0, 0));
+	client_no_reply(t->b);
+	shard_test_yield(t->a, CFS_BRK_DATA | CFS_BRK_ATTR, CFS_BRKR_OPEN);
+	world_answer_all(t->w, 0);
+	{
+		struct fake_sent *m;
+
+		assert_int_equal(client_reply(t->b, tag, &m), 0);
+		memcpy(&r, m->body, sizeof(r));
+		fake_sent_free(m);
+	}
+	assert_int_equal(le32(r.res.flags), 0);
+}
+
 /* 3: who is recalled flushes first, past the requests that wait for that flush */
 static void test_flush_under_recall(void **state)
 {
@@ -534,6 +688,28 @@ static void test_locks(void **state)
 	(void)tb;
 }
 
+/* a cancellation that comes late, or twice, does not end the unlocking of the same range that waits its turn */
+static void test_lock_late_cancel(void **state)
+{
+	struct shard_test *t = *state;
+	uint64_t f = client_create(t->a, ROOT, "f", REG, 0, NULL), other, unlock, cancel;
+
+	assert_int_equal(client_call(t->a, CFS_OP_LOCK, 0, t->buf, body_lock(t->buf, f, 1, 0, 99, CFS_LOCK_WRITE, true), NULL, 0), 0);
+	t->w->manual = true;
+	other = client_send(t->a, CFS_OP_LOCK, 1, t->buf, body_lock(t->buf, f, 2, 200, 300, CFS_LOCK_WRITE, false));
+	assert_int_equal(t->w->log.n, 1); /* on its way to the log, with the key of f's locks */
+	unlock = client_send(t->a, CFS_OP_LOCK, 0, t->buf, body_lock(t->buf, f, 1, 0, 99, CFS_LOCK_UNLOCK, false));
+	cancel = client_send(t->a, CFS_OP_LOCK, -1, t->buf, body_lock(t->buf, f, 1, 0, 99, CFS_LOCK_CANCEL, false));
+	assert_int_equal(client_reply(t->a, cancel, NULL), 0);
+	client_no_reply(t->a);
+	fake_log_commit_all(&t->w->log);
+	assert_int_equal(client_reply(t->a, other, NULL), 0);
+	fake_log_commit_all(&t->w->log);
+	assert_int_equal(client_reply(t->a, unlock, NULL), 0);
+	t->w->manual = false;
+	assert_int_equal(client_call(t->b, CFS_OP_LOCK, 0, t->buf, body_lock(t->buf, f, 1, 0, 99, CFS_LOCK_WRITE, false), NULL, 0), 0);
+}
+
 /* the holder of a lock dies silently: the waiter gets it once the session is closed, and waits on across its own reconnect */
 static void test_lock_death(void **state)
 {
@@ -639,8 +815,9 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(test_cross_mutations), T(test_lookup_never_waits), T(test_flush_under_recall),
 		T(test_open_crossing), T(test_fenced), T(test_fenced_alive), T(test_recall_resent),
-		T(test_lost_reply), T(test_new_leader), T(test_orphan), T(test_locks), T(test_lock_death), T(test_lock_tried),
-		T(test_ask),
+		T(test_lost_reply), T(test_new_leader), T(test_orphan), T(test_locks), T(test_lock_late_cancel), T(test_lock_death),
+		T(test_lock_tried),
+		T(test_ask), T(test_contended), T(test_contended_lease),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -225,6 +225,75 @@ static void test_inline(void **arg)
 	state_stop(&s);
 }
 
+/* CFS_CI_PATCH: status; *ret_off: where it landed */
+static uint32_t patch(struct state *s, uint64_t ino, uint32_t flags, uint64_t off, const void *data, uint32_t len, uint64_t *ret_off)
+{
+	static struct commit c;
+	struct cfs_commit_result r;
+
+	commit_add(s, &c, ino, CFS_CI_PATCH | flags, off, data, len, NULL, 0);
+	assert_int_equal(commit_send(s, &c), 0);
+	r = commit_result(s, 0);
+	assert_int_equal(r.flags, 0);	/* which files are contended is no part of the state */
+	*ret_off = cfs_le64_to_cpu(r.off);
+	return cfs_le32_to_cpu(r.status);
+}
+
+static void inline_is(struct state *s, const char *name, const char *want, uint32_t len)
+{
+	struct cfs_entry_rep rep;
+
+	assert_int_equal(state_lookup(s, ROOT, name, NULL), 0);
+	memcpy(&rep, s->rep, sizeof(rep));
+	assert_int_equal(cfs_le32_to_cpu(rep.inline_len), len);
+	assert_memory_equal(s->rep + sizeof(rep), want, len);
+}
+
+static void test_patch(void **state)
+{
+	uint8_t data[CFS_INLINE_MAX];
+	struct state s;
+	uint64_t f, off;
+
+	(void)state;
+	memset(data, 'x', sizeof(data));
+	state_start(&s);
+	f = state_file(&s, ROOT, "f");
+	/* at a place, at the end, over what is there; what was never written is zeros */
+	assert_int_equal(patch(&s, f, 0, 3, "abc", 3, &off), 0);
+	inline_is(&s, "f", "\0\0\0abc", 6);
+	assert_int_equal(patch(&s, f, CFS_CI_APPEND, 0, "de", 2, &off), 0);
+	assert_int_equal(off, 6);
+	assert_int_equal(patch(&s, f, 0, 0, "1234", 4, &off), 0);
+	inline_is(&s, "f", "1234bcde", 8);
+	assert_int_equal(size_of(&s, f), 8);
+	/* the end is where the size says, not where the bytes end */
+	assert_int_equal(state_truncate(&s, f, 12), 0);
+	assert_int_equal(patch(&s, f, CFS_CI_APPEND, 0, "f", 1, &off), 0);
+	assert_int_equal(off, 12);
+	inline_is(&s, "f", "1234bcde\0\0\0\0f", 13);
+	/* it must stay in the inode, to the last byte */
+	assert_int_equal(patch(&s, f, CFS_CI_APPEND, 0, data, CFS_INLINE_MAX - 12, &off), EMSGSIZE);
+	assert_int_equal(patch(&s, f, 0, CFS_INLINE_MAX, "z", 1, &off), EMSGSIZE);
+	assert_int_equal(patch(&s, f, 0, UINT64_MAX, "z", 1, &off), EFBIG);
+	inline_is(&s, "f", "1234bcde\0\0\0\0f", 13);
+	assert_int_equal(patch(&s, f, CFS_CI_APPEND, 0, data, CFS_INLINE_MAX - 13, &off), 0);
+	assert_int_equal(size_of(&s, f), CFS_INLINE_MAX);
+	/* nonsense */
+	assert_int_equal(patch(&s, f, CFS_CI_INLINE, 0, "z", 1, &off), EINVAL);
+	assert_int_equal(patch(&s, f, 0, 0, NULL, 0, &off), EINVAL);
+	assert_int_equal(patch(&s, ROOT, 0, 0, "z", 1, &off), EISDIR);
+	/* not of one that has extents, or is long */
+	assert_int_equal(state_commit(&s, f, 0, 0, &(struct ext){ .off = 0, .len = 8192, .seq = 1 }, 1), 0);
+	assert_int_equal(patch(&s, f, 0, 0, "z", 1, &off), EMSGSIZE);
+	assert_int_equal(state_truncate(&s, f, 0), 0);
+	assert_int_equal(state_truncate(&s, f, 1 << 20), 0);
+	assert_int_equal(patch(&s, f, 0, 0, "z", 1, &off), EMSGSIZE);
+	assert_int_equal(state_truncate(&s, f, 0), 0);
+	assert_int_equal(patch(&s, f, 0, 0, "z", 1, &off), 0);
+	state_stop(&s);
+}
+
 static uint32_t seek(struct state *s, uint64_t ino, uint64_t off, unsigned whence, uint64_t *ret)
 {
 	struct cfs_seek_req req = {
@@ -640,7 +709,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_commit),	  cmocka_unit_test(test_object_twice),
-		cmocka_unit_test(test_inline),
+		cmocka_unit_test(test_inline),	  cmocka_unit_test(test_patch),
 		cmocka_unit_test(test_fallocate), cmocka_unit_test(test_copy),
 		cmocka_unit_test(test_purge),	  cmocka_unit_test(test_model),
 	};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Proves that two replicas which apply the same entries are the same byte by byte, whatever their
- * batches, restarts and map sizes; that a checkpoint, taken later than the snapshot claims, skips
+ * batches, transactions, restarts and map sizes; that a checkpoint, taken later than the snapshot claims, skips
  * what it has; that an environment left open under another boot is thrown away; that malformed
  * entries and foreign environments are refused. And, as a model test, that random names, links,
  * renames and removals end where a simple tree of names ends (seeds printed).
@@ -13,6 +13,9 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <linux/fs.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 #define ROOT CFS_INO_ROOT
 
@@ -329,6 +332,132 @@ static void sink_count(void *arg, unsigned rec, uint32_t status, const void *bod
 	sinks++;
 }
 
+/*
+ * The same entries, many to a transaction: over a map that must grow in the middle of one, with readers, refused entries and entries
+ * that come again in between; a process that ends without settling finds what was settled.
+ */
+static void apply_in_groups(const struct log *l, uint64_t want)
+{
+	char dir[] = "/tmp/claudefs-state.XXXXXX";
+	struct cfs_meta_stat st;
+	unsigned i, settled = 0;
+	struct cfs_meta *m;
+	int status;
+	pid_t pid;
+
+	assert_non_null(mkdtemp(dir));
+	fflush(NULL);
+	pid = fork();
+	assert_true(pid >= 0);
+	m = pid ? NULL : state_open_at(dir, 1 << 20);
+	if (!pid && cfs_meta_group(m, true))
+		_exit(1);
+	for (i = 0; !pid && i < l->n / 2; i++) {
+		sinks = 0;
+		if (cfs_meta_apply(m, i + 1, l->e[i].data, l->e[i].len, sink_count, NULL) || sinks != 1 ||
+		    cfs_meta_apply(m, i + 1, l->e[i].data, l->e[i].len, sink_count, NULL) || sinks != 1 ||
+		    cfs_meta_applied(m) != i + 1)
+			_exit(2);
+		if (i % 997 == 996 && (cfs_meta_stat(m, &st) || st.applied_index != i + 1 || cfs_meta_unsettled(m)))
+			_exit(3);
+		if (i % 499 == 498)
+			digest(m);
+		if (i % 701 == 700 && (cfs_meta_apply(m, i + 2, "nonsense", 8, NULL, NULL) != -EBADMSG ||
+				       cfs_meta_applied(m) != i + 1))
+			_exit(4);
+		if (i % 333 == 332)
+			settled = i + 1;
+		if (i % 333 == 332 && (cfs_meta_settle(m) || cfs_meta_unsettled(m)))
+			_exit(5);
+	}
+	if (!pid)
+		_exit(settled && cfs_meta_unsettled(m) ? 0 : 6);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	m = state_open_at(dir, 1 << 20);
+	i = (unsigned)cfs_meta_applied(m);
+	assert_true(i >= l->n / 2 / 333 * 333 && i < l->n / 2);
+	assert_int_equal(cfs_meta_group(m, true), 0);
+	for (; i < l->n; i++)
+		assert_int_equal(cfs_meta_apply(m, i + 1, l->e[i].data, l->e[i].len, i % 3 || i > l->n / 4 * 3 ? NULL : sink_count, NULL), 0);
+	assert_true(cfs_meta_unsettled(m));
+	assert_int_equal(cfs_meta_group(m, false), 0);
+	assert_int_equal(digest(m), want);
+	assert_int_equal(cfs_meta_check(m, false, state_print, NULL), 0);
+	cfs_meta_close(m);
+	state_rmdir(dir);
+}
+
+static void limit_files(rlim_t bytes)
+{
+	struct rlimit rl;
+
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &rl), 0);
+	rl.rlim_cur = bytes;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &rl), 0);
+}
+
+/*
+ * What was answered cannot be committed: nobody gets an older state to see, nothing more is applied, and when it can be written
+ * again all of it is there. The file that must not grow stands for a file system that is full.
+ */
+static void test_group_fails(void **arg)
+{
+	struct cfs_mknode_req mk = { .dir = cfs_cpu_to_le64(ROOT), .mode = cfs_cpu_to_le32(S_IFREG), .name_len = cfs_cpu_to_le32(1) };
+	static struct entry e;
+	uint64_t f[8], applied;
+	char big[3000], name[2] = "0", file[96], body[sizeof(mk) + 1];
+	struct stat st;
+	struct state s;
+
+	(void)arg;
+	signal(SIGXFSZ, SIG_IGN);
+	memset(big, 'b', sizeof(big));
+	state_start(&s);
+	assert_int_equal(cfs_meta_group(s.m, true), 0);
+	state_file(&s, ROOT, "before");
+	assert_int_equal(cfs_meta_settle(s.m), 0);
+	applied = cfs_meta_applied(s.m);
+	snprintf(file, sizeof(file), "%s/data.mdb", s.dir);
+	assert_int_equal(stat(file, &st), 0);
+	limit_files((rlim_t)st.st_size);
+	for (unsigned i = 0; i < CFS_ARRAY_SIZE(f); i++, name[0]++) {
+		f[i] = state_file(&s, ROOT, name);
+		assert_int_equal(state_commit_inline(&s, f[i], big, sizeof(big)), 0);
+	}
+	assert_int_equal(state_lookup(&s, ROOT, "7", NULL), 0);	/* seen, though not settled */
+	assert_int_equal(cfs_meta_applied(s.m), s.index);
+	assert_int_equal(cfs_meta_settle(s.m), -EFBIG);
+	assert_true(cfs_meta_unsettled(s.m));
+	assert_in_range(cfs_meta_applied(s.m), applied, s.index - 1);
+	assert_int_equal(state_lookup(&s, ROOT, "before", NULL), EIO);
+	memcpy(body, &mk, sizeof(mk));
+	body[sizeof(mk)] = 'x';
+	entry_init(&e, s.now + 1);
+	entry_add(&e, CFS_OP_MKNODE, s.session, s.slot, s.seq[s.slot] + 1, body, sizeof(body), NULL, 0);
+	sinks = 0;
+	assert_int_equal(cfs_meta_apply(s.m, s.index + 1, e.buf, e.len, sink_count, NULL), -EFBIG);
+	assert_int_equal(sinks, 0);
+	limit_files(RLIM_INFINITY);
+	assert_int_equal(cfs_meta_apply(s.m, s.index + 1, e.buf, e.len, sink_count, NULL), 0);
+	assert_int_equal(sinks, 1);
+	assert_int_equal(cfs_meta_applied(s.m), s.index + 1);
+	for (name[0] = '0'; name[0] < '8'; name[0]++)
+		assert_int_equal(state_lookup(&s, ROOT, name, NULL), 0);
+	assert_int_equal(state_lookup(&s, ROOT, "x", NULL), 0);
+	assert_int_equal(cfs_meta_settle(s.m), 0);
+	/* killed with something that is not settled: it is as if it had not been applied */
+	s.index++;
+	s.seq[s.slot]++;
+	s.now++;
+	state_file(&s, ROOT, "y");
+	cfs_meta_lose(s.m);
+	assert_int_equal(cfs_meta_applied(s.m), s.index - 1);
+	assert_int_equal(state_lookup(&s, ROOT, "y", NULL), ENOENT);
+	assert_int_equal(cfs_meta_group(s.m, false), 0);
+	state_stop(&s);
+}
+
 static void test_replicas(void **arg)
 {
 	static struct log l;
@@ -375,6 +504,7 @@ static void test_replicas(void **arg)
 		assert_int_equal(cfs_meta_apply(m, i + 1, l.e[i].data, l.e[i].len, NULL, NULL), 0);
 	}
 	assert_int_equal(digest(m), digest(s.m));
+	apply_in_groups(&l, digest(s.m));
 	/* again: nothing happens, nobody is told */
 	sinks = 0;
 	assert_int_equal(
@@ -597,7 +727,7 @@ static void test_batch(void **arg)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_model), cmocka_unit_test(test_replicas),
+		cmocka_unit_test(test_model), cmocka_unit_test(test_replicas), cmocka_unit_test(test_group_fails),
 		cmocka_unit_test(test_checkpoint_beside), cmocka_unit_test(test_open),
 		cmocka_unit_test(test_malformed),
 		cmocka_unit_test(test_batch),

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
+ * timeout: 900
  * Proves of a store on zones what the tests that run on every kind of device do not ask: it can be filled to
- * the last zone, emptied and filled again ten times, with cleaning under load, and never has more zones active
+ * the last zone, emptied and filled again ten times, with cleaning under load, with and without power cuts, and never has more zones active
  * than the device allows; what a zone that turns read-only held is moved, and does not come back from it
- * after it was deleted; an offline zone loses just what it held, and says so; failing zones of the log of
- * superblocks are passed over; a journal lives on when its zone fails; too small devices are refused by name.
+ * after it was deleted; an offline zone loses just what it held, and says so; a journal lives on when its zone fails; entries
+ * in a zone that goes offline are asked for once more, or missed by name at the next start; too small devices are refused by name.
  */
 #include "selftests/unit/server/store/world.h"
 #include "server/store/journal_i.h"
@@ -24,7 +25,7 @@ static uint32_t zone_of(struct world *w, uint64_t n)
 static void test_fill_ten_times(void **state)
 {
 	struct cfs_store_stat s, empty;
-	uint64_t n, first = 0, least = UINT64_MAX, most = 0, resets = 0;
+	uint64_t n, first = 0, missing = UINT64_MAX, least = UINT64_MAX, most = 0, resets = 0;
 	struct world w;
 	int rc;
 
@@ -40,6 +41,7 @@ static void test_fill_ten_times(void **state)
 				assert_int_equal(del_obj(&w, n - 20), 0);
 				rc = put_obj(&w, n - 20, LEN);
 				if (rc) { /* the very last zone: full all the same */
+					missing = n - 20;
 					n++;
 					break;
 				}
@@ -51,7 +53,7 @@ static void test_fill_ten_times(void **state)
 		least = cfs_min(least, n - first);
 		most = cfs_max(most, n - first);
 		for (uint64_t i = first; i < n; i += 5)
-			assert_int_equal(get_obj(&w, i, LEN), 0);
+			assert_int_equal(get_obj(&w, i, LEN), i == missing ? -ENOENT : 0);
 		for (uint64_t i = first; i < n; i++)
 			assert_int_equal(del_obj(&w, i), 0);
 		if (round % 4 == 3) {
@@ -75,6 +77,123 @@ static void test_fill_ten_times(void **state)
 	assert_true(resets > 200);
 	assert_int_equal(s.zones_failed + s.checksum_errors, 0);
 	world_end(&w);
+}
+
+/* ---- the same, with power cuts --------------------------------------------------------------------- */
+
+#define CUT_OBJS 4000u
+
+struct cutting {
+	struct world w;
+	bool has[CUT_OBJS]; /* acknowledged, and no deletion asked for */
+	uint64_t n, rnd, cuts, resets;
+	uint8_t *image;
+};
+
+static uint64_t roll(struct cutting *c, uint64_t below)
+{
+	return cfs_hash_u64(c->rnd++) % below;
+}
+
+static bool is_there(struct cutting *c, uint64_t n)
+{
+	struct cfs_oid oid = oid_of(n);
+	struct cfs_loc loc;
+
+	return cfs_index_get(c->w.st->index, &oid, &loc);
+}
+
+static void del_flag(struct cfs_store_delete *d, int err)
+{
+	*(bool *)d->user = !err;
+}
+
+/* power fails while an object is being written, another one deleted, and the cleaner at work; then life goes on */
+static void power_cut(struct cutting *c)
+{
+	uint64_t victim = roll(c, c->n), put = c->n++;
+	struct obj *o = obj_new(put, LEN);
+	struct cfs_oid oid = oid_of(victim);
+	bool deleted = false, asked = c->has[victim];
+	struct cfs_store_delete d = { .oids = &oid, .n = 1, .done = del_flag, .user = &deleted };
+	struct cfs_store_stat s;
+
+	cfs_store_write(c->w.st, &o->w);
+	if (asked)
+		cfs_store_delete(c->w.st, &d);
+	for (uint64_t turns = roll(c, 40); turns; turns--)
+		cfs_crashdev_turn(c->w.cd);
+	cfs_store_stat(c->w.st, &s);
+	c->resets += s.zone_resets;
+	cfs_crashdev_image(c->w.cd, cfs_crashdev_now(c->w.cd), (enum cfs_crash_mode)roll(c, CFS_CRASH_MODES), roll(c, 1u << 30),
+			   c->image);
+	world_swap(&c->w, c->image, roll(c, 3));
+	world_open(&c->w);
+	c->cuts++;
+	c->has[put] = is_there(c, put);
+	assert_true(c->has[put] || !o->done || o->err);
+	assert_true(!deleted || !is_there(c, victim));
+	if (asked)
+		c->has[victim] = is_there(c, victim);
+	for (uint64_t i = 0; i < c->n; i++)
+		if (is_there(c, i) != c->has[i])
+			fail_msg("object %llu is %s after cut %llu", (unsigned long long)i,
+				 c->has[i] ? "lost" : "back", (unsigned long long)c->cuts);
+	for (uint64_t i = roll(c, 7); i < c->n; i += 7)
+		assert_int_equal(get_obj(&c->w, i, LEN), c->has[i] ? 0 : -ENOENT);
+	cfs_store_stat(c->w.st, &s);
+	assert_int_equal(s.checksum_errors + s.zones_failed, 0);
+	obj_free(o);
+}
+
+static void drop(struct cutting *c, uint64_t n)
+{
+	if (!c->has[n])
+		return;
+	assert_int_equal(del_obj(&c->w, n), 0);
+	c->has[n] = false;
+}
+
+static void test_fill_with_cuts(void **state)
+{
+	struct cutting *c = calloc(1, sizeof(*c));
+	uint64_t least = UINT64_MAX, most = 0;
+
+	(void)state;
+	c->rnd = 77;
+	world_format(&c->w, 24 * MB, MB, 3);
+	c->image = malloc(world_bytes(&c->w));
+	world_open(&c->w);
+	for (uint32_t round = 0; round < 10; round++) {
+		uint64_t held = 0;
+		int rc = 0;
+
+		while (!rc && c->n + 2 < CUT_OBJS) {
+			if (!roll(c, 12))
+				power_cut(c);
+			rc = put_obj(&c->w, c->n, LEN);
+			c->has[c->n++] = !rc;
+			if (c->n > 20 && !roll(c, 3))
+				drop(c, c->n - 1 - roll(c, 20));
+		}
+		assert_int_equal(rc, -ENOSPC);
+		power_cut(c); /* full to the last zone */
+		for (uint64_t i = 0; i < c->n; i++)
+			held += c->has[i];
+		least = cfs_min(least, held);
+		most = cfs_max(most, held);
+		for (uint64_t i = 0; i < c->n; i++) {
+			drop(c, i);
+			if (!roll(c, 60))
+				power_cut(c);
+		}
+	}
+	assert_true(c->cuts > 60);
+	assert_true(c->resets > 60);
+	assert_true(least * 10 >= most * 7);
+	world_end(&c->w);
+	free(c->image);
+	free(c);
 }
 
 static void test_readonly(void **state)
@@ -104,9 +223,9 @@ static void test_readonly(void **state)
 		assert_int_equal(get_obj(&w, i, LEN), 0);
 	assert_true(zone_of(&w, 29) != zone); /* moved at once */
 	cfs_store_stat(w.st, &s);
-	assert_int_equal(s.zones_failed, 1);
-	assert_int_equal(s.zones_retired, 1);
-	/* the other one shows at the next start */
+	/* the other one, which nobody writes to, is found by looking */
+	assert_int_equal(s.zones_failed, 2);
+	assert_int_equal(s.zones_retired, 2);
 	world_kill(&w);
 	world_open(&w);
 	world_idle(&w, 5000);
@@ -166,40 +285,9 @@ static struct cfs_journal *jopen(struct world *w)
 {
 	struct cfs_journal *j = NULL;
 
-	assert_int_equal(cfs_journal_open(w->st, 3, &j, w->err, sizeof(w->err)), 0);
+	if (cfs_journal_open(w->st, 3, &j, w->err, sizeof(w->err)))
+		fail_msg("journal: %s", w->err);
 	return j;
-}
-
-static void test_root_fails(void **state)
-{
-	uint64_t term, voted;
-	struct cfs_journal *j;
-	struct world w;
-
-	(void)state;
-	world_format(&w, 24 * MB, MB, 0);
-	world_open(&w);
-	j = jopen(&w);
-	/* round the log more than once, with a start now and then */
-	for (uint64_t t = 1; t <= 700; t++) {
-		assert_int_equal(cfs_journal_set_vote(j, t, t + 5), 0);
-		if (t == 100)
-			cfs_crashdev_zone_fail(w.cd, w.st->root.zone, CFS_ZONE_READONLY);
-		if (t == 500)
-			cfs_crashdev_zone_fail(w.cd, (w.st->root.zone + 1) % CFS_DISK_ROOT_ZONES,
-					       CFS_ZONE_OFFLINE);
-		if (t % 150 == 0) {
-			cfs_journal_close(j);
-			world_kill(&w);
-			world_open(&w);
-			j = jopen(&w);
-			cfs_journal_get_vote(j, &term, &voted);
-			assert_int_equal(term, t);
-			assert_int_equal(voted, t + 5);
-		}
-	}
-	cfs_journal_close(j);
-	world_end(&w);
 }
 
 struct app {
@@ -272,6 +360,237 @@ static void test_journal_zone_fails(void **state)
 	world_end(&w);
 }
 
+/* ---- zones of a journal that go offline ------------------------------------------------------------- */
+
+static uint8_t again_bytes[5000];
+
+static int again(struct world *w, struct cfs_journal *j, uint64_t first, uint64_t last)
+{
+	struct cfs_journal_entry *e = calloc(last - first + 1, sizeof(*e));
+	struct app x = { .a = { .entries = e, .n = (uint32_t)(last - first + 1), .done = app_done } };
+
+	for (uint64_t i = first; i <= last; i++)
+		e[i - first] = (struct cfs_journal_entry){ .index = i, .term = 1, .len = sizeof(again_bytes),
+							   .data = again_bytes };
+	cfs_journal_again(j, &x.a);
+	while (!x.done)
+		assert_true(cfs_crashdev_turn(w->cd));
+	free(e);
+	return x.err;
+}
+
+static int count_entry(void *arg, const struct cfs_journal_entry *e)
+{
+	uint64_t *next = arg;
+
+	if (*next)
+		assert_int_equal(e->index, *next);
+	assert_int_equal(e->len, sizeof(again_bytes));
+	*next = e->index + 1;
+	return 0;
+}
+
+static void told_lost(void *arg)
+{
+	++*(uint32_t *)arg;
+}
+
+static void lossy_open(struct world *w, uint32_t *told)
+{
+	struct cfs_store_params p = { .dev = cfs_crashdev_dev(w->cd), .clock = cfs_crashdev_clock(w->cd),
+				      .lost = told_lost, .arg = told };
+
+	if (cfs_store_open(&p, &w->st, w->err, sizeof(w->err)))
+		fail_msg("open: %s", w->err);
+}
+
+static uint32_t jzone(struct cfs_journal *j, uint32_t k)
+{
+	return j->segs[k].seg + CFS_DISK_ROOT_ZONES;
+}
+
+static void find_line(void *arg, const struct cfs_store_finding *f)
+{
+	if (strstr(f->text, "journal"))
+		snprintf(arg, 200, "%s", f->text);
+}
+
+/* a start must be refused, with a line that has these words; and so says the check */
+static void lossy_refused(struct world *w, struct cfs_journal *j, const char *a, const char *b)
+{
+	struct cfs_store_checked chk;
+	char line[200] = "", err[200];
+
+	cfs_journal_close(j);
+	world_kill(w);
+	world_open(w);
+	assert_int_equal(cfs_journal_open(w->st, 3, &j, w->err, sizeof(w->err)), -EUCLEAN);
+	assert_non_null(strstr(w->err, "offline"));
+	assert_non_null(strstr(w->err, a));
+	assert_non_null(strstr(w->err, b));
+	world_kill(w);
+	assert_int_equal(cfs_store_check(cfs_crashdev_dev(w->cd), find_line, line, &chk, err, sizeof(err)), 0);
+	assert_true(chk.errors >= 1);
+	assert_string_equal(line, w->err);
+	cfs_crashdev_destroy(w->cd);
+}
+
+static struct cfs_journal *filled(struct world *w, uint32_t *told, uint64_t entries)
+{
+	struct cfs_journal *j;
+
+	world_format(w, 48 * MB, MB, 0);
+	*told = 0;
+	lossy_open(w, told);
+	j = jopen(w);
+	assert_int_equal(cfs_journal_set_vote(j, 1, 1), 0);
+	for (uint64_t i = 1; i <= entries; i++)
+		append(w, j, i);
+	return j;
+}
+
+/* the server is down when a zone fails: the first, one in the middle, the last, all of them */
+static void test_lost_at_rest(void **state)
+{
+	char want[64], want2[64];
+	struct cfs_journal *j;
+	struct world w;
+	uint32_t told;
+
+	(void)state;
+	for (uint32_t k = 0; k < 4; k++) {
+		j = filled(&w, &told, 500);
+		assert_int_equal(j->n_segs, 4);
+		cfs_crashdev_zone_fail(w.cd, jzone(j, k), CFS_ZONE_OFFLINE);
+		snprintf(want, sizeof(want), k == 3 ? "entries from %llu on" : "entries %llu to",
+			 (unsigned long long)j->segs[k].first_index);
+		snprintf(want2, sizeof(want2), k == 3 ? "zone %llu is offline" : "to %llu are lost",
+			 (unsigned long long)(k == 3 ? jzone(j, k) : j->segs[k].last_index));
+		lossy_refused(&w, j, want, want2);
+	}
+	j = filled(&w, &told, 10);
+	cfs_crashdev_zone_fail(w.cd, jzone(j, 0), CFS_ZONE_OFFLINE);
+	lossy_refused(&w, j, "all entries", "lost");
+	/* one with nothing but what the snapshot replaces is no loss, nor is one with objects, or an empty one */
+	for (uint32_t what = 0; what < 3; what++) {
+		int err = 1;
+		struct cfs_journal_snapshot snap = { .index = 400, .term = 1, .done = snap_done, .user = &err };
+		uint64_t next = 0;
+		uint32_t zone;
+
+		j = filled(&w, &told, 500);
+		assert_int_equal(put_obj(&w, 1, LEN), 0);
+		zone = what == 0 ? jzone(j, 0) : what == 1 ? zone_of(&w, 1) : 40;
+		if (what) {
+			cfs_crashdev_zone_fail(w.cd, zone, CFS_ZONE_OFFLINE);
+		} else { /* it fails before it can be reset */
+			cfs_crashdev_zone_fail(w.cd, zone, CFS_ZONE_READONLY);
+		}
+		cfs_journal_snapshot(j, &snap);
+		world_idle(&w, 200);
+		assert_int_equal(err, 0);
+		for (uint32_t round = 0; round < 3; round++) {
+			cfs_journal_close(j);
+			world_kill(&w);
+			lossy_open(&w, &told);
+			j = jopen(&w);
+			next = 0;
+			assert_int_equal(cfs_journal_load(j, count_entry, &next), 0);
+			assert_int_equal(next, 501 + round * 300);
+			for (uint64_t i = 0; i < 300; i++) /* zones are closed behind it */
+				append(&w, j, next + i);
+		}
+		cfs_journal_close(j);
+		world_end(&w);
+	}
+}
+
+/* the server runs: it is told, writes again what was lost, and a start finds all of it, at any time and after a snapshot */
+static void test_lost_under_way(void **state)
+{
+	uint64_t first, last;
+	uint32_t told;
+
+	(void)state;
+	for (uint32_t k = 0; k < 8; k++) {
+		bool with_snap = k >= 4;
+		uint64_t next = 0, end = 500;
+		int err = 1;
+		struct cfs_journal_snapshot snap = { .index = 50, .term = 1, .manifest = "manifest", .manifest_len = 8,
+						     .done = snap_done, .user = &err };
+		struct cfs_store_stat s;
+		struct cfs_journal *j;
+		struct world w;
+
+		j = filled(&w, &told, 200);
+		if (with_snap) { /* its record is in the second zone */
+			cfs_journal_snapshot(j, &snap);
+			world_idle(&w, 20);
+			assert_int_equal(err, 0);
+		}
+		for (uint64_t i = 201; i <= end; i++)
+			append(&w, j, i);
+		assert_int_equal(j->n_segs, 4);
+		assert_false(cfs_journal_lost(j, &first, &last));
+		cfs_crashdev_zone_fail(w.cd, jzone(j, k % 4), CFS_ZONE_OFFLINE);
+		if (k % 4 == 3)
+			append(&w, j, ++end); /* which fails there, and goes elsewhere */
+		else
+			world_idle(&w, 20); /* nobody writes there, but it is looked at */
+		world_idle(&w, 5);
+		assert_int_equal(told, 1);
+		cfs_store_stat(w.st, &s);
+		assert_true(s.journal_lost);
+		assert_true(cfs_journal_lost(j, &first, &last));
+		assert_true(first <= last && last >= 100 * (k % 4));
+		assert_true(!with_snap || first > 50);
+		/* only a part of it is no help */
+		assert_int_equal(again(&w, j, first, last - 1), 0);
+		assert_true(cfs_journal_lost(j, &first, &last));
+		append(&w, j, ++end);
+		assert_int_equal(again(&w, j, first, last), 0);
+		assert_false(cfs_journal_lost(j, &first, &last));
+		append(&w, j, ++end);
+		for (uint32_t round = 0; round < 2; round++) {
+			uint64_t index, term;
+			const void *manifest;
+			uint32_t len;
+
+			cfs_journal_close(j);
+			world_kill(&w);
+			lossy_open(&w, &told);
+			j = jopen(&w);
+			assert_int_equal(cfs_journal_last_snapshot(j, &index, &term, &manifest, &len),
+					 with_snap ? 0 : -ENOENT);
+			if (with_snap) {
+				assert_int_equal(index, 50);
+				assert_memory_equal(manifest, "manifest", 8);
+			}
+			next = 0;
+			assert_int_equal(cfs_journal_load(j, count_entry, &next), 0);
+			assert_int_equal(next, end + 1);
+			append(&w, j, ++end);
+		}
+		/* a checkpoint, and nothing is left of it all */
+		snap.index = end - 1;
+		cfs_journal_snapshot(j, &snap);
+		world_idle(&w, 200);
+		assert_false(cfs_journal_lost(j, &first, &last));
+		assert_int_equal(cfs_zones_lost(w.st), UINT32_MAX);
+		for (uint64_t i = 0; i < 300; i++)
+			append(&w, j, ++end);
+		cfs_journal_close(j);
+		world_kill(&w);
+		world_open(&w);
+		j = jopen(&w);
+		next = 0;
+		assert_int_equal(cfs_journal_load(j, count_entry, &next), 0);
+		assert_int_equal(next, end + 1);
+		cfs_journal_close(j);
+		world_end(&w);
+	}
+}
+
 /* more journals than zones can be active: refused by name, and those that are there go on */
 static void test_limits(void **state)
 {
@@ -313,9 +632,11 @@ static void test_limits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fill_ten_times), cmocka_unit_test(test_readonly),
-		cmocka_unit_test(test_offline),	       cmocka_unit_test(test_root_fails),
-		cmocka_unit_test(test_journal_zone_fails), cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_fill_ten_times), cmocka_unit_test(test_fill_with_cuts),
+		cmocka_unit_test(test_readonly),
+		cmocka_unit_test(test_offline),
+		cmocka_unit_test(test_journal_zone_fails), cmocka_unit_test(test_lost_at_rest),
+		cmocka_unit_test(test_lost_under_way),	   cmocka_unit_test(test_limits),
 	};
 
 	world_kind = ZONED;

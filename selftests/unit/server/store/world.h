@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* world.h - a store on a crashdev, with calls that wait; shared by the store's tests. */
+/*
+ * world.h - a store on a crashdev, with calls that wait; shared by the store's tests. With T_DEV=NAME in the environment a real
+ * device is below, see selftests/lib/realdev.h.
+ */
 #ifndef CFS_SELFTESTS_STORE_WORLD_H
 #define CFS_SELFTESTS_STORE_WORLD_H
 
@@ -16,6 +19,7 @@
 #include "base/crc32c.h"
 #include "base/hash.h"
 #include "selftests/lib/crashdev.h"
+#include "selftests/lib/realdev.h"
 #include "server/store/store_i.h"
 
 #define UNUSED_OK __attribute__((unused))
@@ -23,6 +27,14 @@
 /* what kind of device the worlds of a test have; main() runs the tests once for each */
 enum { PLAIN, ZONED, ATOMIC };
 static int world_kind = PLAIN;
+
+/* T_KIND=0, 1 or 2 runs one kind only; a real device below is of one sort */
+UNUSED_OK static bool world_kind_wanted(void)
+{
+	const char *only = getenv("T_KIND");
+
+	return (!only || atoi(only) == world_kind) && realdev_takes(world_kind == ZONED);
+}
 
 struct world {
 	struct cfs_crashdev *cd;
@@ -86,7 +98,17 @@ UNUSED_OK static void world_open(struct world *w)
 		fail_msg("open: %d: %s", rc, w->err);
 }
 
-/* as a power cut, or a kill, would leave it: the same bytes, a new process */
+/* of a store with zones: where the superblock is that was last written to one side of the log */
+UNUSED_OK static uint64_t world_root_off(struct world *w, uint32_t side)
+{
+	struct cfs_disk_super sb;
+	struct cfs_root root;
+
+	assert_int_equal(cfs_root_load(&root, cfs_crashdev_dev(w->cd), &sb, w->err, sizeof(w->err)), 0);
+	assert_true(side < root.n_sides);
+	return root.side[side].zone * cfs_crashdev_zones(w->cd)->zone_bytes + root.side[side].wp - 8192;
+}
+
 /* a device like another one, with these bytes */
 UNUSED_OK static struct cfs_crashdev *world_like(struct cfs_crashdev *cd, const uint8_t *image,
 						 uint64_t seed)
@@ -111,9 +133,12 @@ UNUSED_OK static void world_swap(struct world *w, const uint8_t *image, uint64_t
 	w->cd = cd;
 }
 
+/* as a power cut, or a kill, would leave it: the same bytes, a new process, and other random numbers: no salt comes twice */
 UNUSED_OK static void world_kill(struct world *w)
 {
-	world_swap(w, NULL, 0);
+	static uint64_t kills;
+
+	world_swap(w, NULL, ++kills << 32);
 }
 
 static void world_flag(void *arg)

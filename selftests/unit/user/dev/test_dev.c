@@ -286,6 +286,61 @@ static void test_mem_sizes(void **state)
 	cfs_dev_close(NULL);
 }
 
+static int64_t plain(struct fixture *f, enum cfs_dev_op op, uint64_t off, uint64_t len)
+{
+	struct req q = { .r = { .op = op, .offset = off, .len = len, .done = on_done } };
+
+	return run(f, &q);
+}
+
+/* room is found for what is reserved, and only for that; what was written stays; it can be given back */
+static void test_reserve(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t size = f->dev->info.size_bytes, missing, half = cfs_align_down(size / 2, 65536);
+	uint8_t *a = buf_of(65536, 9), *b = buf_of(65536, 1);
+	int has;
+
+	assert_true(f->dev->info.flags & CFS_DEV_F_SPARSE);
+	assert_int_equal(truncate(f->path, 0), 0);
+	assert_int_equal(truncate(f->path, (off_t)size), 0);
+	assert_int_equal(plain(f, CFS_DEV_ROOM, 0, 0), 0);
+	missing = f->dev->room.missing;
+	assert_int_equal(missing, size);
+	assert_true(f->dev->room.free && f->dev->room.below);
+	has = f->dev->ops->reserved_sync(f->dev, 0, half);
+	if (has == -EOPNOTSUPP) {
+		free(a);
+		free(b);
+		skip();
+	}
+	assert_int_equal(has, 0);
+	assert_int_equal(rw(f, CFS_DEV_WRITE, CFS_DEV_DURABLE, 65536, a, 65536), 65536);
+	assert_int_equal(plain(f, CFS_DEV_RESERVE, 0, half), 0);
+	assert_int_equal(f->dev->ops->reserved_sync(f->dev, 0, half), 1);
+	assert_int_equal(f->dev->ops->reserved_sync(f->dev, 65536, half), 0);
+	assert_int_equal(f->dev->ops->reserved_sync(f->dev, half, 4096), 0);
+	assert_int_equal(rw(f, CFS_DEV_READ, 0, 65536, b, 65536), 65536);
+	assert_memory_equal(a, b, 65536);
+	assert_int_equal(plain(f, CFS_DEV_ROOM, 0, 0), 0);
+	assert_true(f->dev->room.missing <= missing - half);
+	assert_int_equal(plain(f, CFS_DEV_DISCARD, 0, half), 0);
+	assert_int_equal(f->dev->ops->reserved_sync(f->dev, 0, 4096), 0);
+	assert_int_equal(plain(f, CFS_DEV_ROOM, 0, 0), 0);
+	assert_int_equal(f->dev->room.missing, size);
+	free(a);
+	free(b);
+}
+
+/* a device that is not sparse has nothing to reserve */
+static void test_reserve_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(plain(f, CFS_DEV_RESERVE, 0, 4096), -EINVAL);
+	assert_int_equal(plain(f, CFS_DEV_ROOM, 0, 0), -EINVAL);
+}
+
 int main(void)
 {
 #define ON_BOTH(t) cmocka_unit_test_setup_teardown(t, setup_mem, teardown), \
@@ -297,6 +352,8 @@ int main(void)
 		ON_BOTH(test_many),
 		cmocka_unit_test_setup_teardown(test_cut_file, setup_block, teardown),
 		cmocka_unit_test_setup_teardown(test_lock_and_readonly, setup_block, teardown),
+		cmocka_unit_test_setup_teardown(test_reserve, setup_block, teardown),
+		cmocka_unit_test_setup_teardown(test_reserve_nothing, setup_mem, teardown),
 		cmocka_unit_test_setup_teardown(test_mem_sizes, setup_mem, teardown),
 	};
 

@@ -247,15 +247,54 @@ static void test_delays(void **state)
 	assert_int_equal(rw(&w, CFS_DEV_WRITE, 0, 0, a, 512), 512);
 	assert_true(cfs_clock_boot_ns(cfs_loop_clock(w.loop)) - t >= 60 * CFS_NSEC_PER_MSEC);
 	assert_int_equal(w.dev->stat.retries, 2);
-	/* a controller that stays away: not for ever (reset_wait_ms is 400 here), and the device is not gone */
+	unmake(&w);
+	/* a controller that stays away: not for ever (reset_wait_ms is 400 here), then it counts as removed */
+	make(&w, &plain, 1);
 	fakenvme_fault(w.f, CFS_NVME_READ, 0, 1000, 0x370, false);
 	t = cfs_clock_boot_ns(cfs_loop_clock(w.loop));
-	assert_int_equal(rw(&w, CFS_DEV_READ, 0, 0, a, 512), -EIO);
+	assert_int_equal(rw(&w, CFS_DEV_READ, 0, 0, a, 512), -ENODEV);
 	assert_true(cfs_clock_boot_ns(cfs_loop_clock(w.loop)) - t >= 400 * CFS_NSEC_PER_MSEC);
 	assert_true(w.f->by_opcode[CFS_NVME_READ] < 12);	/* it backs off */
 	assert_true(w.dev->stat.reset_waits >= 1);
-	assert_int_equal(w.dev->ops->read_sync(w.dev, 0, a, 512), -EIO);
+	assert_true(w.dev->stat.gone);
+	/* and it stays removed, also for what would be answered */
+	assert_int_equal(rw(&w, CFS_DEV_WRITE, 0, 0, a, 512), -ENODEV);
+	assert_int_equal(rw(&w, CFS_DEV_DISCARD, 0, 0, NULL, 4096), -ENODEV);
+	assert_int_equal(w.dev->ops->write_sync(w.dev, 0, a, 512), -ENODEV);
+	unmake(&w);
+	make(&w, &plain, 1);
+	fakenvme_fault(w.f, CFS_NVME_READ, 0, 1000, 0x370, false);
+	assert_int_equal(w.dev->ops->read_sync(w.dev, 0, a, 512), -ENODEV);
 	assert_true(w.f->paused_ms >= 400);
+	assert_true(w.dev->stat.gone);
+	unmake(&w);
+	free(a);
+}
+
+/* the kernel's node for several paths refuses what it has no path for: only there is that worth waiting */
+static void test_multipath(void **state)
+{
+	struct cfs_nvme_limits lim = plain;
+	uint8_t *a = buf_of(4096, 6);
+	struct world w;
+
+	(void)state;
+	for (unsigned multipath = 0; multipath < 2; multipath++) {
+		lim.multipath = multipath;
+		make(&w, &lim, 1);
+		fakenvme_fault(w.f, CFS_NVME_WRITE, 0, 2, -EINVAL, false);
+		assert_int_equal(rw(&w, CFS_DEV_WRITE, 0, 0, a, 512), multipath ? 512 : -EINVAL);
+		assert_false(w.dev->stat.gone);
+		assert_int_equal(w.dev->stat.reset_waits, multipath);
+		unmake(&w);
+	}
+	/* and it refuses in the same way what is there no more */
+	make(&w, &lim, 1);
+	w.f->removed = true;
+	fakenvme_fault(w.f, CFS_NVME_WRITE, 0, 1000, -EINVAL, false);
+	assert_int_equal(rw(&w, CFS_DEV_WRITE, 0, 0, a, 512), -ENODEV);
+	assert_int_equal(w.f->by_opcode[CFS_NVME_WRITE], 1);
+	assert_true(w.dev->stat.gone);
 	unmake(&w);
 	free(a);
 }
@@ -432,6 +471,7 @@ int main(void)
 		cmocka_unit_test(test_durability),
 		cmocka_unit_test(test_statuses),
 		cmocka_unit_test(test_delays),
+		cmocka_unit_test(test_multipath),
 		cmocka_unit_test(test_gone),
 		cmocka_unit_test(test_zones),
 		cmocka_unit_test(test_no_second_append),

@@ -97,6 +97,16 @@ static void test_golden(void **state)
 	struct cfs_msg_hdr hdr;
 	struct cfs_builder b;
 	uint8_t buf[1024];
+	struct cfs_open_req want = {
+		.ino = cfs_cpu_to_le64(11), .want = cfs_cpu_to_le32(CFS_LEASE_EXCL),
+		.flags = cfs_cpu_to_le32(CFS_OPEN_KEEP | CFS_OPEN_THROUGH), .max_extents = cfs_cpu_to_le32(256),
+	};
+	struct cfs_commit_req commit = { .n = cfs_cpu_to_le32(1) };
+	struct cfs_commit_item patch = {
+		.ino = cfs_cpu_to_le64(11), .flags = cfs_cpu_to_le32(CFS_CI_PATCH | CFS_CI_APPEND), .inline_len = cfs_cpu_to_le32(7),
+	};
+	struct cfs_commit_rep committed = { .n = cfs_cpu_to_le32(1) };
+	struct cfs_commit_result result = { .flags = cfs_cpu_to_le32(CFS_CR_CONTENDED), .off = cfs_cpu_to_le64(4096) };
 	const char *why;
 
 	(void)state;
@@ -131,6 +141,25 @@ static void test_golden(void **state)
 	cfs_put(&b, "a name", 6, "name");
 	assert_int_equal(cfs_builder_ok(&b), 0);
 	golden("wire-break-req", buf, b.len);
+
+	/* what is written through: asked for, told, and answered */
+	cfs_builder_init(&b, buf, sizeof(buf));
+	cfs_put_struct(&b, &want);
+	cfs_put_struct(&b, &commit);
+	cfs_put_struct(&b, &patch);
+	cfs_put(&b, "a line\n", 7, "inline data");
+	assert_int_equal(cfs_builder_ok(&b), 0);
+	golden("wire-through-req", buf, b.len);
+
+	cfs_builder_init(&b, buf, sizeof(buf));
+	open.valid = cfs_cpu_to_le32(CFS_V_CONTENDED);
+	open.lease = cfs_cpu_to_le32(CFS_LEASE_NONE);
+	fill_attr(&result.attr);
+	cfs_put_struct(&b, &open);
+	cfs_put_struct(&b, &committed);
+	cfs_put_struct(&b, &result);
+	assert_int_equal(cfs_builder_ok(&b), 0);
+	golden("wire-through-rep", buf, b.len);
 }
 
 /* ---- headers ------------------------------------------------------------------------------------- */

@@ -665,6 +665,87 @@ static void test_faults(void **state)
 	cfs_sim_destroy(sim);
 }
 
+static void write_done(struct cfs_sim *sim, struct cfs_dev *dev, struct io *io, uint32_t flags, uint64_t off, int fill)
+{
+	assert_int_equal(start(dev, io, CFS_DEV_WRITE, flags, off, fill), 0);
+	while (!io->done)
+		assert_true(cfs_sim_step(sim));
+	assert_int_equal(io->r.result, 4096);
+}
+
+static uint64_t zone_wp(struct cfs_dev *dev, uint64_t zone)
+{
+	struct cfs_zone z;
+
+	assert_int_equal(dev->ops->zone_report(dev, zone * 65536, &z, 1), 1);
+	return z.wp - z.start;
+}
+
+/*
+ * zones: a power cut leaves a beginning, with all that was durable; it may fall anywhere behind that, but not into what is written as one;
+ * a reset under way has happened or not; of a kill nothing completed is lost
+ */
+static void test_zones(void **state)
+{
+	const struct cfs_zone_geometry g = { .zone_bytes = 65536, .zone_capacity = 49152, .n_zones = 4, .max_active = 2 };
+	unsigned seen[9] = { 0 }, reset = 0;
+
+	(void)state;
+	for (uint64_t seed = 1; seed <= 200; seed++) {
+		struct cfs_sim *sim = new_sim(seed);
+		bool kill = seed % 4 == 0, atomic = seed % 4 == 1;
+		static struct io io;
+		struct peer n = { 0 };
+		struct cfs_sim_disk *disk;
+		struct cfs_dev *dev;
+		uint64_t wp;
+
+		join(sim, &n, "n");
+		assert_int_equal(cfs_sim_disk_create_zoned(n.node, &g, 512, &disk), 0);
+		if (atomic)
+			cfs_sim_disk_atomic(disk, 4096);
+		dev = open_disk(disk);
+		write_done(sim, dev, &io, 0, 0, 1);		/* durable by what follows it */
+		write_done(sim, dev, &io, CFS_DEV_DURABLE, 4096, 2);
+		write_done(sim, dev, &io, 0, 8192, 3);
+		write_done(sim, dev, &io, CFS_DEV_DURABLE, 65536, 4);
+		assert_int_equal(start(dev, &io, CFS_DEV_WRITE, 0, 12288 + 4096, 5), 0);	/* not at the write pointer */
+		while (!io.done)
+			assert_true(cfs_sim_step(sim));
+		assert_int_equal(io.r.result, -EINVAL);
+		io.r = (struct cfs_dev_req){ .op = CFS_DEV_ZONE_RESET, .offset = 65536, .done = io_done };
+		assert_int_equal(cfs_dev_submit(dev, &io.r), 0);
+		cfs_sim_node_crash(n.node, kill ? CFS_SIM_KILL : CFS_SIM_POWER);
+		cfs_sim_node_unwind(n.node);
+		cfs_dev_close(dev);
+		cfs_sim_node_restart(n.node);
+		dev = open_disk(disk);
+		wp = zone_wp(dev, 0);
+		assert_true(wp >= 8192 && wp <= 12288 && wp % 512 == 0);
+		assert_true(!atomic || wp % 4096 == 0);
+		assert_true(!kill || wp == 12288);
+		seen[(wp - 8192) / 512]++;
+		assert_true(zone_wp(dev, 1) == 0 || zone_wp(dev, 1) == 4096);
+		reset += zone_wp(dev, 1) == 0;
+		for (uint64_t at = 0; at < 12288; at += 4096) {
+			assert_int_equal(dev->ops->read_sync(dev, at, io.buf, 4096), 0);
+			for (unsigned i = 0; i < 4096 && at + i < wp; i++)
+				assert_int_equal(io.buf[i], 1 + at / 4096);
+		}
+		/* the zone goes on where it ends; a finish in which the power goes off has happened or not */
+		memset(io.buf, 9, 4096);
+		assert_int_equal(dev->ops->write_sync(dev, wp, io.buf, 4096), 0);
+		cfs_sim_disk_tear_sync(disk, 1);
+		assert_int_equal(dev->ops->zone_sync(dev, CFS_DEV_ZONE_FINISH, 0), -EIO);
+		assert_false(cfs_sim_node_alive(n.node));
+		cfs_dev_close(dev);
+		cfs_sim_destroy(sim);
+	}
+	for (unsigned i = 0; i < 9; i++)
+		assert_true(seen[i] > 0);
+	assert_true(reset > 50 && reset < 190);
+}
+
 /* ---- one seed, one story ---------------------------------------------------------------------------------------- */
 
 struct story {
@@ -778,6 +859,7 @@ int main(void)
 		cmocka_unit_test(test_power_cut),
 		cmocka_unit_test(test_kill_and_order),
 		cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_zones),
 		cmocka_unit_test(test_same_seed_same_trace),
 	};
 
