@@ -36,7 +36,7 @@ include mk/build.mk
 include mk/install.mk
 include $(filter-out mk/build.mk mk/install.mk,$(wildcard mk/*.mk))
 
-.PHONY: all everything deps up down test tests-build check-build check-includes bench bench-scale sim fuzz install clean distclean help
+.PHONY: all everything deps up down test test-tiers tests-build check-build check-includes bench bench-scale sim fuzz install clean distclean help
 
 all: $(PROGRAMS) $(BENCHES) $(MANPAGES)		## programs and manual pages (the default)
 
@@ -57,6 +57,9 @@ test:						## all tests; T=pattern for those whose name matches
 	@scripts/deps.sh test && $(MAKE) --no-print-directory tests-build || \
 		{ echo "the build failed"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 	@selftests/run.sh $(if $(T),'$(T)')
+
+test-tiers:					## the POSIX, model, coherence, kill and crash suites in every tier, at full length
+	@T_LONG=1 $(MAKE) --no-print-directory test T='@|^vm/(tiers|bpf)|^tiers/'
 
 tests-build:
 	@$(MAKE) --no-print-directory VARIANT=release CC=gcc everything

@@ -14,16 +14,15 @@
 #include "claudefs/bpf_shared.h"
 #include "client/bpf_maps.h"
 #include "client/client_i.h"
+#include "client/kmod.h"
 #include "client/tiers.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
@@ -189,42 +188,14 @@ static bool module_loaded(void)
 	return !access("/sys/kernel/btf/" MODULE, R_OK);
 }
 
-/* 0, or -ENOENT with what modprobe says, which is the reason that people need. dry: could it be loaded? */
-static int load_module(bool dry, char *why, size_t len)
-{
-	char *const load_argv[] = { "modprobe", MODULE, NULL }, *const dry_argv[] = { "modprobe", "-n", MODULE, NULL };
-	char *const env[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", NULL };
-	char said[CFS_TIER_WHY_MAX] = "";
-	posix_spawn_file_actions_t fa;
-	int fds[2], status = -1;
-	size_t n = 0;
-	ssize_t r;
-	pid_t pid;
-
-	if (pipe2(fds, O_CLOEXEC))
-		return -errno;
-	posix_spawn_file_actions_init(&fa);
-	posix_spawn_file_actions_adddup2(&fa, fds[1], 2);
-	r = posix_spawnp(&pid, "modprobe", &fa, NULL, dry ? dry_argv : load_argv, env);
-	close(fds[1]);
-	if (!r) {
-		while (n < sizeof(said) - 1 && (r = read(fds[0], said + n, sizeof(said) - 1 - n)) > 0)
-			n += (size_t)r;
-		waitpid(pid, &status, 0);
-	}
-	posix_spawn_file_actions_destroy(&fa);
-	close(fds[0]);
-	if (!status)
-		return 0;
-	said[strcspn(said, "\n")] = 0;
-	snprintf(why, len, "%.150s", said[0] ? said : "kernel module " MODULE " is not loaded");
-	return -ENOENT;
-}
-
 static int tier_probe(const struct cfs_tier_env *env, char *why, size_t len)
 {
 	(void)env;
-	return module_loaded() ? 0 : load_module(true, why, len);
+	if (cfs_kmod_other_clock()) {
+		snprintf(why, len, "this is a time namespace, whose boot-time clock is not the kernel's");
+		return -EOPNOTSUPP;
+	}
+	return module_loaded() ? 0 : cfs_kmod_load(MODULE, true, why, len);
 }
 
 /* the last line of libbpf's that is an error: usually the verifier's or the kernel's own words */
@@ -300,7 +271,7 @@ static int tier_start(struct cfs_client *c, char *why, size_t len)
 		return -EPERM;
 	}
 	if (!module_loaded()) {
-		rc = load_module(false, why, len);
+		rc = cfs_kmod_load(MODULE, false, why, len);
 		if (rc)
 			return rc;
 	}

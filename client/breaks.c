@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "client/inode.h"
 #include "client/notify.h"
+#include "client/persist.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -173,6 +174,8 @@ void cfs_client_leases_returning(struct cfs_client *c, const struct cfs_call *ca
 {
 	for_returned(call, note_returned, c);
 	__atomic_add_fetch(&c->returning, 1, __ATOMIC_SEQ_CST);
+	if (c->persist)
+		__atomic_add_fetch(&c->persist->head->returning, 1, __ATOMIC_SEQ_CST);
 	cfs_reply_barrier(c);
 }
 
@@ -185,6 +188,8 @@ void cfs_client_leases_returned(struct cfs_client *c, const struct cfs_call *cal
 	if (!ok || !for_returned(call, drop_returned_attr, c))
 		cfs_breaks_drop_all(c, false);
 	CFS_ASSERT(__atomic_fetch_sub(&c->returning, 1, __ATOMIC_SEQ_CST) > 0);
+	if (c->persist)
+		__atomic_sub_fetch(&c->persist->head->returning, 1, __ATOMIC_SEQ_CST);
 }
 
 void cfs_client_committed(struct cfs_client *c, const struct cfs_call *call)

@@ -52,13 +52,15 @@ static int wipe(int dirfd)
 	return 0;
 }
 
-int cfs_cachestore_open(struct cfs_cachestore *s, const char *dir, uint64_t mem_limit, unsigned max_open)
+int cfs_cachestore_open(struct cfs_cachestore *s, const char *dir, int fd, uint64_t mem_limit, unsigned max_open)
 {
-	int fd, rc;
+	int rc;
 
-	if (mkdir(dir, 0700) && errno != EEXIST)
-		return -errno;
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0) {
+		if (mkdir(dir, 0700) && errno != EEXIST)
+			return -errno;
+		fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	}
 	if (fd < 0)
 		return -errno;
 	if (fchmod(fd, 0700)) {
@@ -358,6 +360,13 @@ void cfs_cachefile_drop(struct cfs_cachestore *s, struct cfs_cachefile *cf)
 		mem_free(s, cf);
 	if (!cf->on_disk)
 		return;
+	free(cf->far);
+	cf->far = NULL;
+	cf->n_far = 0;
+	if (cf->kept) {
+		(void)!ftruncate(cf->fd, 0);	/* else its bytes are anything, which is as good */
+		return;
+	}
 	pthread_mutex_lock(&s->lock);
 	CFS_ASSERT(!cf->pins);
 	if (cf->fd >= 0)
@@ -366,7 +375,28 @@ void cfs_cachefile_drop(struct cfs_cachestore *s, struct cfs_cachefile *cf)
 	file_name(cf->ino, name);
 	unlinkat(s->dirfd, name, 0);
 	cf->on_disk = false;
-	free(cf->far);
-	cf->far = NULL;
-	cf->n_far = 0;
+}
+
+int cfs_cachefile_keep(struct cfs_cachestore *s, struct cfs_cachefile *cf)
+{
+	int rc = cf->mem ? spill(s, cf) : 0;
+
+	CFS_ASSERT(!cf->kept);
+	if (!rc)
+		rc = cfs_cachefile_pin(s, cf);
+	cf->kept = !rc;
+	return rc;
+}
+
+void cfs_cachefile_let_go(struct cfs_cachestore *s, struct cfs_cachefile *cf)
+{
+	CFS_ASSERT(cf->kept);
+	cf->kept = false;
+	cfs_cachefile_unpin(s, cf);
+}
+
+int cfs_cachefile_resize(struct cfs_cachefile *cf, uint64_t size)
+{
+	CFS_ASSERT(cf->kept && size <= CFS_CACHE_FAR);
+	return ftruncate(cf->fd, (off_t)size) ? -errno : 0;
 }

@@ -38,6 +38,7 @@ struct cfs_cachefile {
 	unsigned char *mem;		/* or */
 	uint32_t mem_cap;
 	bool on_disk;			/* a file exists */
+	bool kept;			/* and stays this one: cfs_cachefile_keep() */
 	int fd;				/* -1: not open */
 	unsigned pins;
 	uint64_t *far;			/* chunk numbers, by slot; NULL: none */
@@ -47,8 +48,9 @@ struct cfs_cachefile {
 
 /*
  * @dir: created 0700 if absent; files named like ours are removed. 0 or -errno; -EBUSY: used by another process.
+ * @fd: of dir, and locked already by who opened it; taken over. -1: none
  */
-int cfs_cachestore_open(struct cfs_cachestore *s, const char *dir, uint64_t mem_limit, unsigned max_open);
+int cfs_cachestore_open(struct cfs_cachestore *s, const char *dir, int fd, uint64_t mem_limit, unsigned max_open);
 void cfs_cachestore_close(struct cfs_cachestore *s);	/* no cache file is left */
 
 void cfs_cachefile_init(struct cfs_cachefile *cf, uint64_t ino);
@@ -59,6 +61,15 @@ int cfs_cachefile_write(struct cfs_cachestore *s, struct cfs_cachefile *cf, cons
 int cfs_cachefile_read(struct cfs_cachestore *s, struct cfs_cachefile *cf, void *buf, uint64_t len, uint64_t off);
 /* give the space of [off, off+len) back; its bytes are anything afterwards. Not while pinned */
 void cfs_cachefile_punch(struct cfs_cachestore *s, struct cfs_cachefile *cf, uint64_t off, uint64_t len);
+
+/*
+ * Somebody beside us has the file, by its descriptor cf->fd: from now on it exists, is open, and stays this one, even without content,
+ * until cfs_cachefile_let_go(). 0 or -errno
+ */
+int cfs_cachefile_keep(struct cfs_cachestore *s, struct cfs_cachefile *cf);
+void cfs_cachefile_let_go(struct cfs_cachestore *s, struct cfs_cachefile *cf);
+/* a kept one ends at `size` <= CFS_CACHE_FAR; what it grows by reads as zeros. 0 or -errno */
+int cfs_cachefile_resize(struct cfs_cachefile *cf, uint64_t size);
 
 /* 0: it is in a file, whose descriptor stays open until unpin; -EAGAIN: it is in memory; or -errno */
 int cfs_cachefile_pin(struct cfs_cachestore *s, struct cfs_cachefile *cf);

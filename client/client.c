@@ -6,6 +6,7 @@
 
 #include "claudefs/bpf_shared.h"
 #include "client/accel.h"
+#include "client/fhtab.h"
 #include "client/prefetch.h"
 
 #include "base/hash.h"
@@ -14,8 +15,10 @@
 #include "client/locks.h"
 #include "client/notify.h"
 #include "client/opstat.h"
+#include "client/persist.h"
 
 #include <errno.h>
+#include <linux/fuse.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +69,20 @@ void cfs_thread_drop(struct cfs_client *c)
 
 	pthread_setspecific(c->thread_key, NULL);
 	thread_free(t);
+}
+
+uint64_t cfs_thread_unique(const struct cfs_thread *t)
+{
+	const struct fuse_in_header *in = t->in;
+
+	return in && !t->answered ? in->unique & ~CFS_UNIQUE_RESENT : 0;
+}
+
+void cfs_thread_answered(struct cfs_thread *t)
+{
+	t->answered = true;
+	while (t->n_held)
+		cfs_slots_put(&t->c->slots, &t->held[--t->n_held], true);
 }
 
 void *cfs_thread_buf(struct cfs_thread *t)
@@ -198,6 +215,20 @@ uint64_t cfs_client_note(struct cfs_client *c, uint32_t flags, uint64_t dir, uin
 	gen = cfs_breaks_note(&c->breaks, flags, dir, ino, name, len);
 	pthread_mutex_unlock(&c->breaks_lock);
 	return gen;
+}
+
+void cfs_client_changed(struct cfs_client *c, uint64_t ino)
+{
+	cfs_client_note(c, CFS_BRK_ATTR | CFS_BRK_DATA, 0, ino, NULL, 0);
+	cfs_dcache_drop_attr(c->dcache, ino);
+}
+
+uint64_t cfs_client_features(struct cfs_client *c)
+{
+	/* an append whose place the server chooses could not be recognised when the next process is sent it again */
+	bool through = !c->o.no_through && !c->persist;
+
+	return __atomic_load_n(&c->features, __ATOMIC_RELAXED) & ~(through ? 0 : CFS_FEAT_THROUGH);
 }
 
 uint64_t cfs_client_break_gen(struct cfs_client *c)
@@ -349,6 +380,7 @@ int cfs_client_create(const struct cfs_client_opts *o, struct cfs_client **ret_c
 	pthread_cond_init(&c->cond, &attr);
 	pthread_condattr_destroy(&attr);
 	cfs_slots_init(&c->slots);
+	c->oid_seq = &c->oid_seq_own;
 	if (pthread_key_create(&c->thread_key, thread_free)) {
 		free(c);
 		return -EAGAIN;
@@ -368,6 +400,8 @@ int cfs_client_create(const struct cfs_client_opts *o, struct cfs_client **ret_c
 		rc = cfs_opstat_create(&c->opstat);
 	if (!rc)
 		rc = cfs_inodes_create(c, &c->inodes);
+	if (!rc)
+		rc = cfs_fhtab_create(&c->fhtab);
 	if (!rc)
 		rc = cfs_notify_create(c, &c->notify);
 	if (!rc)
@@ -414,6 +448,7 @@ void cfs_client_destroy(struct cfs_client *c)
 	cfs_thread_drop(c);
 	CFS_ASSERT(cfs_list_empty(&c->threads));
 	cfs_orphans_destroy(c->orphans);
+	cfs_fhtab_destroy(c->fhtab);
 	cfs_inodes_destroy(c->inodes);
 	cfs_opstat_destroy(c->opstat);
 	cfs_dcache_destroy(c->dcache);
@@ -421,6 +456,7 @@ void cfs_client_destroy(struct cfs_client *c)
 	cfs_accel_destroy(c);
 	cfs_gate_destroy(c->gate, c->gate_fd);
 	cfs_client_map_free(c);
+	free(c->takeover);
 	cfs_slots_destroy(&c->slots);
 	pthread_key_delete(c->thread_key);
 	pthread_cond_destroy(&c->cond);

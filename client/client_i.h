@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "client/data.h"
 #include "client/dcache.h"
+#include "client/gates.h"
 #include "client/leasecheck.h"
 #include "client/pass.h"
 #include "client/rpc.h"
@@ -32,6 +33,7 @@
 #define CFS_ATTR_TOLD	4096u
 #define CFS_HINTS		4096u	/* names whose last known inode is remembered, right or wrong */
 #define CFS_BUSY_DIRS		1024u		/* counters of inodes that are losing a name, by hash */
+#define CFS_SLOTS_HELD		8u		/* for one request of the kernel; with more, the oldest are let go */
 #define CFS_BUSY_LATER		8u		/* directories and inodes that one operation changes */
 
 struct fuse_session;
@@ -44,14 +46,22 @@ struct cfs_jobs;
 struct cfs_notify;
 struct cfs_locks;
 struct cfs_orphans;
+struct cfs_persist;
 struct cfs_prefetch;
 struct cfs_session;
+struct cfs_takeover;
 struct cfs_transport;
 struct cfs_control;
 struct cfs_rings;
 struct cfs_cmap;
 
 /* ---- threads ------------------------------------------------------------------------- */
+struct cfs_slot {
+	uint32_t slot;			/* CFS_SLOT_NONE: none */
+	uint64_t seq;
+	uint64_t gen;			/* of the slot table: one per session */
+};
+
 struct cfs_node_conn {
 	struct cfs_rpc_conn *conn;
 	uint64_t session;		/* said in its HELLO */
@@ -75,6 +85,9 @@ struct cfs_thread {
 	struct cfs_chan *chan;		/* where its reply goes */
 	void *buf;			/* CFS_BODY_MAX bytes for replies, made at first use */
 	void *io_buf;			/* CFS_IO_MAX bytes, 4096-aligned, for READ */
+	bool answered;			/* the request being served is */
+	unsigned n_held;		/* slots that are kept until it is, as it may come again (persist.h) */
+	struct cfs_slot held[CFS_SLOTS_HELD];
 	unsigned n_busy;		/* cfs_busy_end_later() */
 	uint64_t busy[CFS_BUSY_LATER];
 	void *ring_buf;			/* the same in the entry of a ring that is being served, or NULL */
@@ -82,6 +95,10 @@ struct cfs_thread {
 };
 #define CFS_IO_MAX (1u << 20)
 
+/* the kernel's request that this thread serves and has not answered yet, as it was first numbered; 0: none */
+uint64_t cfs_thread_unique(const struct cfs_thread *t);
+/* it is answered, or given up: what was kept for its coming again is not needed any more */
+void cfs_thread_answered(struct cfs_thread *t);
 /* never fails after start-up: a thread that cannot have its few kilobytes aborts */
 struct cfs_thread *cfs_thread_self(struct cfs_client *c);
 void *cfs_thread_buf(struct cfs_thread *t);
@@ -109,29 +126,43 @@ bool cfs_making(struct cfs_client *c);
 void cfs_making_settle(struct cfs_client *c);
 
 /* ---- slots --------------------------------------------------------------------------- */
-struct cfs_slot {
-	uint32_t slot;			/* CFS_SLOT_NONE: none */
-	uint64_t seq;
-	uint64_t gen;			/* of the slot table: one per session */
+/* what a slot is taken for, as the process that takes over will want to know */
+struct cfs_slot_use {
+	uint64_t unique;		/* of the kernel's request; 0: none */
+	uint64_t key;
+	uint16_t opcode;
+	const struct cfs_lock_req *lock; /* LOCK with wait, else NULL */
 };
 
 struct cfs_slots {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
+	struct cfs_persist *p;		/* NULL: nobody will take over */
 	uint64_t gen;
 	uint32_t n, n_free;
+	/* held by requests of the process that was here before, whose outcome is not known; atomic. Of them: for no FUSE request */
+	uint32_t n_inherited, n_inherited_bg;
 	uint64_t seq[CFS_SLOTS_MAX];
 	uint16_t free[CFS_SLOTS_MAX];
+	bool inherited[CFS_SLOTS_MAX];
 };
 void cfs_slots_init(struct cfs_slots *s);
 void cfs_slots_destroy(struct cfs_slots *s);
 /* a new session: n fresh slots; slots of the old one become worthless */
 void cfs_slots_reset(struct cfs_slots *s, uint32_t n);
 /* 0, or -EAGAIN: none became free within wait_ms */
-int cfs_slots_get(struct cfs_slots *s, uint32_t wait_ms, struct cfs_slot *ret_slot);
+int cfs_slots_get(struct cfs_slots *s, uint32_t wait_ms, const struct cfs_slot_use *use, struct cfs_slot *ret_slot);
 /* used: the server has seen its seq (or may have) */
 void cfs_slots_put(struct cfs_slots *s, const struct cfs_slot *slot, bool used);
 bool cfs_slots_current(struct cfs_slots *s, const struct cfs_slot *slot);
+/* a session that another process opened: its slots as they are in s->p */
+void cfs_slots_inherit(struct cfs_slots *s);
+/* the inherited slot of a request that comes again; its seq too. false: there is none */
+bool cfs_slots_claim(struct cfs_slots *s, const struct cfs_slot_use *use, struct cfs_slot *ret_slot);
+/* any inherited slot (bg: only of those that were for no FUSE request); *ret_lock: as cfs_pst_slot.lock, wait 0: none */
+bool cfs_slots_claim_any(struct cfs_slots *s, bool bg, struct cfs_slot *ret_slot, struct cfs_lock_req *ret_lock);
+/* it was: its outcome is known, and what it may have changed is forgotten. Used, and free again */
+void cfs_slots_resolved(struct cfs_slots *s, const struct cfs_slot *slot, bool bg);
 
 /* ---- the client ----------------------------------------------------------------------- */
 enum cfs_session_state {
@@ -147,10 +178,12 @@ struct cfs_client_opts {
 	const char *name;		/* of the session, for people */
 	bool softerr;
 	uint32_t timeo_ms;
+	bool no_through;
 	bool cache_none;
 	bool ro;
 	size_t cache_entries;
 	bool bpf;			/* BPF programs may answer the kernel */
+	uint64_t pass_min, pass_max;	/* bytes of a file that may be passed through; pass_min 0: no matter what was read of it */
 };
 
 struct cfs_client_counters {
@@ -166,6 +199,8 @@ struct cfs_client_counters {
 /* fuse_pin.c */
 #define CFS_PINS_MAX 64u
 struct cfs_fh;
+struct cfs_fhtab;
+struct cfs_gates;
 struct cfs_stale_opener {
 	uint32_t pid;
 	uint64_t since_ns;		/* 0: free */
@@ -194,15 +229,18 @@ struct cfs_client {
 	uint64_t leader_epoch;		/* atomic */
 	uint64_t conn_gen;		/* atomic: raised to make every thread connect anew */
 	uint32_t lease_ms;		/* atomic */
+	uint64_t features;		/* atomic: CFS_FEAT_* of the leader */
 	uint8_t cluster[16];
 	bool stopping;			/* atomic */
 
+	struct cfs_persist *persist;	/* NULL: the mount ends with this process */
+	struct cfs_takeover *takeover;	/* NULL: this process mounted, and knows all that the kernel was told */
 	struct cfs_slots slots;
 	uint64_t parked;		/* atomic: requests given up whose outcome is not known: nothing is kept meanwhile */
 	uint64_t attr_told[CFS_ATTR_TOLD]; /* atomic, by hash of inode: when the kernel was last given attributes to keep */
 	bool no_keeping;		/* atomic: nothing is until the next session */
 	uint32_t returning;		/* atomic: LEASE_RETURNs under way: nor now */
-	uint64_t oid_seq;		/* atomic */
+	uint64_t oid_seq_own, *oid_seq;	/* atomic; persist's, or our own */
 	pthread_rwlock_t map_lock;
 	struct cfs_cmap *map;		/* NULL: not known yet */
 
@@ -239,6 +277,8 @@ struct cfs_client {
 	struct cfs_metrics *metrics;
 	struct cfs_tiers tiers;
 	struct cfs_pass_stats pass;
+	struct cfs_gates_stats gate_stats;
+	struct cfs_gates *gates;	/* atomic; NULL: no module, or the tier is off */
 	struct cfs_rings *rings;	/* the uring tier, NULL when it is not on */
 	pthread_mutex_t pins_lock;
 	bool any_stale;			/* atomic */
@@ -246,11 +286,13 @@ struct cfs_client {
 	struct cfs_pin pins[CFS_PINS_MAX];
 	pthread_mutex_t fhs_lock;
 	struct cfs_list fhs;		/* every open file and directory */
+	struct cfs_fhtab *fhtab;	/* those that the kernel has */
 	uint32_t breaks_pending;	/* atomic */
 	uint32_t making;		/* atomic: creations under way */
 	bool data_started;		/* atomic; read by cfs_has_data() */
 	bool setxattr_ext;		/* the kernel sends setxattr_flags */
 	bool end_done;			/* atomic: the end is over */
+	bool fuse_agreed;		/* INIT was taken and its answer is on its way: of the thread that serves it */
 	bool fuse_ready;		/* INIT was answered; under lock */
 
 	/* how the FUSE layer tells rpc.c of interrupts; NULL without a mount */
@@ -301,6 +343,7 @@ static inline bool cfs_tier_on(struct cfs_client *c, enum cfs_tier_id id)
 static inline bool cfs_client_caching(struct cfs_client *c)
 {
 	return !c->o.cache_none && !__atomic_load_n(&c->parked, __ATOMIC_SEQ_CST) &&
+	       !__atomic_load_n(&c->slots.n_inherited, __ATOMIC_SEQ_CST) &&
 	       !__atomic_load_n(&c->no_keeping, __ATOMIC_SEQ_CST) && !__atomic_load_n(&c->returning, __ATOMIC_SEQ_CST);
 }
 
@@ -361,6 +404,8 @@ void cfs_session_stop(struct cfs_client *c);
 void cfs_session_report_lost(struct cfs_client *c, uint64_t session);
 /* wake the session thread: look at connections, epoch, answers */
 void cfs_session_kick(struct cfs_client *c);
+/* what is done now and then has ended when this returns, and does not come again: the data path is about to end */
+void cfs_session_rest(struct cfs_client *c);
 /* wait until the session is live and its deadline ahead. 0, -EINTR, -ETIMEDOUT, -ESHUTDOWN */
 int cfs_session_wait_live(struct cfs_client *c);
 /* an answer to a callback; from any thread. Dropped when the connection it came by is gone */
@@ -385,6 +430,8 @@ void cfs_pins_drop(struct cfs_client *c);
 int cfs_orphans_create(struct cfs_client *c, struct cfs_orphans **ret_o);
 void cfs_orphans_destroy(struct cfs_orphans *o);
 void cfs_orphan_watch(struct cfs_client *c, uint64_t ino);
+/* the last close of a file that the process before opened: has it lost its names? Asks the server */
+void cfs_orphan_inherited(struct cfs_client *c, uint64_t ino);
 /*
  * An orphan is not held here any more (fuse_ops.c): what was written is saved for other sessions that hold it, unless none
  * can (discard); the server is told; the lease ends. Under cfs_victim_begin().

@@ -4,8 +4,10 @@
 
 #include "base/log.h"
 #include "client/client_i.h"
+#include "client/holder.h"
 #include "client/mount.h"
 #include "client/observe.h"
+#include "client/persist.h"
 #include "client/report.h"
 
 #include <errno.h>
@@ -22,6 +24,7 @@
 #include <unistd.h>
 
 #define ANSWER_MS 2000
+#define UPGRADE_S 15
 #define LINE_MAX_BYTES 1024u
 #define WORDS_MAX 8u
 
@@ -73,6 +76,40 @@ static json_t *do_tier(const struct request *r)
 	return json_pack("{s:o}", "tiers", cfs_report_tiers(r->k->c));
 }
 
+/* waits, bounded, until the new process has said whether it can: then we are about to leave, and the asker waits for it */
+static json_t *do_upgrade(const struct request *r)
+{
+	struct cfs_client *c = r->k->c;
+	struct cfs_persist *p = c->persist;
+	enum cfs_upgrade state;
+	struct timespec ts;
+	char why[256];
+	int rc = 0;
+
+	if (!r->owner)
+		return error("only root and who mounted may replace the process of a mount");
+	if (!p || !cfs_tier_on(c, CFS_TIER_PERSIST))
+		return error("the mount does not outlive its process: mount with -o persist");
+	if (__atomic_load_n(&p->alone, __ATOMIC_ACQUIRE))
+		return error("the holder of the mount has gone");
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_sec += UPGRADE_S;
+	pthread_mutex_lock(&c->lock);
+	p->upgrade = CFS_UPGRADE_ASKED;
+	pthread_mutex_unlock(&c->lock);
+	rc = cfs_holder_tell(p->holder, CFS_HOLDER_UPGRADE, NULL, -1);
+	pthread_mutex_lock(&c->lock);
+	while (!rc && p->upgrade == CFS_UPGRADE_ASKED)
+		rc = -pthread_cond_timedwait(&c->cond, &c->lock, &ts);
+	state = p->upgrade;
+	snprintf(why, sizeof(why), "%s", state == CFS_UPGRADE_REFUSED ? p->refused : strerror(-rc));
+	p->upgrade = CFS_UPGRADE_NONE;
+	pthread_mutex_unlock(&c->lock);
+	if (state != CFS_UPGRADE_LEAVING)
+		return error("the program that is there now does not take over: %s", why);
+	return json_pack("{s:i}", "leaving", (int)getpid());
+}
+
 /* the connection lives on as an observer's: NULL */
 static json_t *observe(const struct request *r, const struct cfs_observe_want *want)
 {
@@ -111,7 +148,7 @@ static json_t *do_trace(const struct request *r)
 static const struct {
 	const char *name;
 	json_t *(*run)(const struct request *r);	/* NULL: the connection is not ours any more */
-} verbs[] = { { "status", do_status }, { "tier", do_tier }, { "top", do_top }, { "trace", do_trace } };
+} verbs[] = { { "status", do_status }, { "tier", do_tier }, { "upgrade", do_upgrade }, { "top", do_top }, { "trace", do_trace } };
 
 static json_t *obey(struct cfs_control *k, int fd, char *line)
 {

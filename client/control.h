@@ -5,6 +5,7 @@
  *
  *   status (or nothing)   the state of the mount
  *   tier NAME on|off      the kill switch of a tier; only for root and for who mounted
+ *   upgrade               another process, of the program that is there now, goes on with the mount; only for root and for who mounted
  *   top                   the connection stays: a line with a sample of counters, and one more for each line that comes (observe.h)
  *   trace PID INODE       the connection stays: a line for each request as it ends; 0 is any
  */

@@ -154,6 +154,10 @@ static struct cfs_data *data_new(struct cfs_data_ctx *g, uint64_t ino)
 	d->g = g;
 	d->ino = ino;
 	d->used_ms = cfs_data_now_ms();
+	if (g->p.inherited) {
+		d->inherited = true;
+		d->dropped_ms = g->inherited_ms;	/* what is being written may be read over: data_order.c */
+	}
 	pthread_mutex_init(&d->lock, NULL);
 	cfs_data_cond_init(&d->cond);
 	cfs_list_init(&d->dirty_link);
@@ -168,10 +172,12 @@ static void data_free(struct cfs_data *d)
 	struct cfs_data_ctx *g = d->g;
 
 	CFS_ASSERT(!d->n_io && !d->flushing && !d->dirty.n && !d->on_dirty_list);
+	cfs_data_gate_free(d);
 	cfs_data_drop_content(d);
 	cfs_pass_free(d->pass);
 	cfs_rangeset_clear(&d->inval_set);
 	cfs_rangeset_clear(&d->reread);
+	cfs_rangeset_clear(&d->dropping);
 	pthread_mutex_destroy(&d->lock);
 	pthread_cond_destroy(&d->cond);
 	__atomic_sub_fetch(&g->n_inodes, 1, __ATOMIC_RELAXED);
@@ -408,7 +414,10 @@ static struct cfs_data_ctx *ctx_new(struct cfs_client *c, const struct cfs_data_
 	if (!g)
 		return NULL;
 	g->c = c;
+	g->inherited_ms = cfs_data_now_ms();
 	g->p = *p;
+	if (!g->p.inodes || g->p.inodes > CFS_DATA_INODES_MAX)
+		g->p.inodes = CFS_DATA_INODES_MAX;
 	g->p.cachedir = NULL;
 	g->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 	/* what is dirty cannot be evicted: it must fit beside something clean, and hold a few objects */
@@ -453,7 +462,7 @@ int cfs_data_start(struct cfs_client *c, const struct cfs_data_params *p)
 		return -ENOMEM;
 	mem = cfs_max(g->p.cache_bytes / 8, 16 * CFS_MIB);
 	mem = cfs_min(mem, 256 * CFS_MIB);
-	rc = cfs_cachestore_open(&g->store, p->cachedir, mem, CFS_CACHE_FDS_MAX);
+	rc = cfs_cachestore_open(&g->store, p->cachedir, p->cache_fd > 0 ? p->cache_fd : -1, mem, CFS_CACHE_FDS_MAX);
 	if (rc)
 		goto fail;
 	rc = cfs_data_inval_start(g);
@@ -548,6 +557,10 @@ void cfs_data_stat(struct cfs_client *c, struct cfs_data_stat *ret)
 	COPY(flushes);
 	COPY(commits);
 	COPY(commit_items);
+	COPY(writes_through);
+	COPY(gate_opens);
+	COPY(gate_shuts);
+	COPY(gate_wants);
 #undef COPY
 	ret->cached_bytes = __atomic_load_n(&g->cached_bytes, __ATOMIC_RELAXED);
 	ret->dirty_bytes = __atomic_load_n(&g->dirty_bytes, __ATOMIC_RELAXED);

@@ -8,7 +8,7 @@
  * to servers) unless said. Thread-safe: any thread may call; a lock per inode.
  *
  * Lease states of a cfs_data: NONE, SHARED, EXCL; transitions are asserted. Reads need SHARED or more, writes
- * need EXCL: the calls take what they need by OPEN requests. The fuse layer holds cfs_data_reply_begin()
+ * need EXCL, or NONE when they go through (data_through.c): the calls take what they need by OPEN requests. The fuse layer holds cfs_data_reply_begin()
  * .. _end() around cfs_data_attr() and the reply that carries those attributes to the kernel with a timeout, so that
  * a break cannot slip between. Bytes need no such bracket: the kernel keeps a page locked until its READ is
  * answered, and the invalidation of a break waits for that lock.
@@ -30,11 +30,27 @@ struct cfs_data;
 struct cfs_pass;
 struct fuse_bufvec;
 
+/* how files are passed through (gates.h); called with locks held, they ask nobody */
+struct cfs_data_gate_ops {
+	/*
+	 * May a file be, that is opened like this? heat: bytes of it that were read and written here lately; cached: all of it is here
+	 */
+	bool (*fits)(void *arg, int flags, const struct cfs_attr *attr, uint64_t size, uint64_t heat, bool cached);
+	/* a gate over fd, and its number for FUSE. 0 or -errno */
+	int (*make)(void *arg, int fd, uint64_t ino, int *ret_gate, int32_t *ret_id);
+	void (*unmake)(void *arg, int gate, int32_t id);
+	/* CFS_GATE_OPEN ... of bpf/kmod/claudefs_gate.h. 0 or -errno */
+	int (*ask)(int gate, unsigned long what, void *p);
+};
+
 struct cfs_data_params {
 	const char *cachedir;		/* private to this mount; created 0700, emptied */
+	int cache_fd;			/* of it, locked, by the process before (takeover.h); 0: none. The data path closes it */
+	bool inherited;			/* another process served the mount before: the kernel may have what we do not know of */
 	uint64_t cache_bytes;		/* limit of the cache files; least recently used clean ranges go first */
 	uint64_t dirty_bytes;		/* limit of dirty data: writers wait beyond it */
 	uint32_t flush_ms;		/* dirty data is flushed after this: 5000 */
+	uint64_t inodes;		/* of closed files: those beyond are given back a second after their last use; 0: 262144 */
 	/* NOTIFY_INVAL_INODE of pages [off, off+len) (len 0: to the end; off -1: of the attributes alone); called from
 	 * threads that serve no request */
 	void (*inval_pages)(void *arg, uint64_t ino, int64_t off, int64_t len);
@@ -43,6 +59,9 @@ struct cfs_data_params {
 	void (*ahead)(void *arg, uint64_t ino);
 	/* a change of a file that is not held exclusively goes to the server; was answered (and its result was kept) */
 	void (*changing)(void *arg, uint64_t ino, bool begin);
+	/* this thread's write at the end of a file is placed at off; or NULL */
+	void (*appending)(void *arg, uint64_t off);
+	const struct cfs_data_gate_ops *gates;	/* or NULL */
 	void *arg;
 };
 int cfs_data_start(struct cfs_client *c, const struct cfs_data_params *p);
@@ -65,12 +84,31 @@ void cfs_data_granted(struct cfs_data *d, const struct cfs_attr *attr, uint32_t 
  */
 void cfs_data_give_pass(struct cfs_data *d, struct cfs_pass *p);
 struct cfs_pass *cfs_data_pass(struct cfs_data *d);	/* NULL: an ordinary file. Lives as long as d */
+/*
+ * An ordinary file is opened, and no other open file of it is there that goes another way: may the kernel read and write its cache
+ * file through a gate (gates.h)? flags: of open(2); attr: of the file. The id of the backing file, or 0. From then on, until
+ * cfs_data_gate_end(), all that open it must be given the id
+ */
+int32_t cfs_data_gate_begin(struct cfs_data *d, int flags, const struct cfs_attr *attr);
+int32_t cfs_data_gate_id(struct cfs_data *d);		/* 0: there is none */
+void cfs_data_gate_end(struct cfs_data *d);		/* the last one was closed; nothing is mapped */
+bool cfs_data_gate_mapped(struct cfs_data *d);		/* true: CFS_GATE_UNMAPPED will come */
+/* an event of the gate: CFS_GATE_WANT_READ ... of bpf/kmod/claudefs_gate.h. May take long */
+void cfs_data_gate_event(struct cfs_data *d, unsigned what);
 int cfs_data_cachedir(struct cfs_client *c);		/* its descriptor; borrowed */
 
 /* open(2) and last close(2); open takes SHARED if no lease is held (one request), nothing if one is */
 int cfs_data_open(struct cfs_data *d, int flags);
 void cfs_data_release(struct cfs_data *d, int flags);	/* waits for nothing */
+/* open(2) by the process before (takeover.h): the server knows, and nothing is asked */
+void cfs_data_open_inherited(struct cfs_data *d);
+/*
+ * May the kernel have pages under a lease that the process before was given? True once; who opens the file has them dropped then.
+ */
+bool cfs_data_inherited(struct cfs_data *d);
 bool cfs_data_is_open(struct cfs_data *d);
+/* do others write it at the moment, too, so that writes go through? */
+bool cfs_data_is_contended(struct cfs_data *d);
 /* the server believes that this inode is open here; if it is not, it will be told so by cfs_data_idle() */
 void cfs_data_claimed(struct cfs_client *c, uint64_t ino);
 
@@ -79,10 +117,12 @@ void cfs_data_claimed(struct cfs_client *c, uint64_t ino);
  * CFS_E_CORRUPT on every copy). Never holes as anything but zeros.
  */
 int64_t cfs_data_read(struct cfs_data *d, void *buf, uint64_t size, uint64_t off);
-/* Write under EXCL into the cache file. Return bytes or -errno (-ENOSPC, -EFBIG, -EDQUOT) */
+/* Write under EXCL into the cache file, or through to the servers when the file is contended: then the bytes of one call are seen by
+ * all or none, and it may write less than asked for (CFS_OBJECT_MAX). Return bytes or -errno (-ENOSPC, -EFBIG, -EDQUOT) */
 #define CFS_DATA_APPEND		1u	/* at the current end */
 #define CFS_DATA_KILLPRIV	2u	/* ends suid, sgid and capabilities */
 #define CFS_DATA_MAPPED		4u	/* a page that was stored to through a mapping */
+#define CFS_DATA_DIRECT		8u	/* the kernel has no pages of it: direct I/O */
 int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint64_t off, unsigned how);
 /* durable in the cluster: all data and size. Reports, once per open, an earlier failed write-back */
 int cfs_data_fsync(struct cfs_data *d);
@@ -108,6 +148,8 @@ bool cfs_data_set_times(struct cfs_data *d, const struct cfs_time *mtime);
 /* an exclusive holder's own truth (size, times, blocks, killed suid) on top of the server's attributes; true if it
  * changed them. Blocks for no request. Also the answer to CB_ASK */
 bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr);
+/* is there anything, bytes, size or times, that the server has not confirmed? Blocks for no request */
+bool cfs_data_unsaved(struct cfs_data *d);
 /* is the file held exclusively, so that the server's attributes may be old? Takes no lock but that of the table */
 bool cfs_data_excl(struct cfs_client *c, uint64_t ino);
 void cfs_data_reply_begin(struct cfs_data *d);
@@ -133,7 +175,8 @@ void cfs_data_idle(struct cfs_client *c, uint32_t idle_ms);
 
 struct cfs_data_stat {
 	uint64_t cached_bytes, dirty_bytes, inodes, reads_cache, reads_net, bytes_read_net, bytes_written_net;
-	uint64_t flushes, commits, commit_items;
+	uint64_t flushes, commits, commit_items, writes_through;
+	uint64_t gate_opens, gate_shuts, gate_wants;
 };
 void cfs_data_stat(struct cfs_client *c, struct cfs_data_stat *ret);
 

@@ -4,7 +4,7 @@
  *
  * While d->recalling, new reads and writes wait (data_lease.c says for how long, and why not for ever). The order
  * is: kernel pages (dirty ones of shared mappings come back as WRITEs, which are accepted), then what is dirty
- * here, then, if nothing new came meanwhile, the lease, in one step under the inode's lock.
+ * here, then, if nothing new came meanwhile, the lease, in one step under the inode's lock. A gate is shut before all that.
  */
 #include "client/data_i.h"
 
@@ -140,6 +140,8 @@ static void lower(struct cfs_data *d, unsigned to)
 	unsigned from = d->lease;
 
 	CFS_ASSERT(d->recalling && from > to);
+	d->lowering = true;
+	cfs_data_gate_shut(d);
 	cfs_rangeset_clear(&d->served);
 	d->recall_round = 0;
 	if (!(from == CFS_LEASE_EXCL ? recall_excl(d, to) : recall_shared(d)))
@@ -167,13 +169,42 @@ static void recall_begin(struct cfs_data *d)
 static void recall_end(struct cfs_data *d)
 {
 	d->break_seq++;
-	d->recalling = false;
+	d->recalling = d->lowering = false;
 	pthread_cond_broadcast(&d->cond);
+}
+
+/*
+ * The process before held a lease, under which the kernel has pages and attributes; we do not know of it. d->recalling is ours.
+ * If it was exclusive and is lowered to shared, pages could stay; but they are all that tells the two apart.
+ */
+static void lower_inherited(struct cfs_data *d)
+{
+	if (!recall_shared(d))
+		return;
+	d->inherited = false;
+	cfs_rangeset_clear(&d->served);
+	while (d->n_replying)
+		pthread_cond_wait(&d->cond, &d->lock);
+	if (d->g->p.inval_pages) {
+		pthread_mutex_unlock(&d->lock);
+		d->g->p.inval_pages(d->g->p.arg, d->ino, -1, 0);
+		pthread_mutex_lock(&d->lock);
+	}
+}
+
+void cfs_data_give_up_shared(struct cfs_data *d)
+{
+	CFS_ASSERT(!d->recalling && d->lease == CFS_LEASE_SHARED);
+	d->recalling = true;
+	lower(d, CFS_LEASE_NONE);
+	recall_end(d);
 }
 
 bool cfs_data_break(struct cfs_client *c, uint64_t ino, unsigned to_mode)
 {
-	struct cfs_data *d = cfs_data_find(c, ino);
+	struct cfs_attr attr = { .ino = cfs_cpu_to_le64(ino) };
+	struct cfs_data_ctx *g = cfs_data_ctx_of(c);
+	struct cfs_data *d = g && g->p.inherited ? cfs_data_get(c, &attr) : cfs_data_find(c, ino);
 	uint64_t until, now;
 	bool open;
 
@@ -181,13 +212,18 @@ bool cfs_data_break(struct cfs_client *c, uint64_t ino, unsigned to_mode)
 		return false;
 	pthread_mutex_lock(&d->lock);
 	recall_begin(d);
-	/* is this for a grant whose reply is just arriving? then let it serve the one who asked for it */
-	until = cfs_data_now_ms() + (GRANT_LATE_MS << cfs_min(d->lost_grants, 4u));
-	while (d->opening && (now = cfs_data_now_ms()) < until)
+	/*
+	 * Is this for a grant whose reply is just arriving? Then let it serve the one who asked for it; which takes longer where a gate
+	 * needs all of the file
+	 */
+	until = cfs_data_now_ms() + (GRANT_LATE_MS << cfs_min(d->lost_grants, d->gate ? 8u : 4u));
+	while ((d->opening || d->filling) && (now = cfs_data_now_ms()) < until)
 		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
 	d->break_seq++;
 	if (d->lease > to_mode)
 		lower(d, to_mode);
+	else if (d->inherited && d->lease == CFS_LEASE_NONE)
+		lower_inherited(d);
 	recall_end(d);
 	open = d->n_open > 0;
 	pthread_mutex_unlock(&d->lock);
@@ -200,7 +236,7 @@ bool cfs_data_break(struct cfs_client *c, uint64_t ino, unsigned to_mode)
 static bool is_idle(struct cfs_data *d, uint32_t idle_ms)
 {
 	return !d->n_open && !d->recalling && !d->opening && !d->truncating && !d->n_io && !d->flushing &&
-	       !d->writers_blocked && (d->lease != CFS_LEASE_NONE || d->kept) &&
+	       !d->n_through && !d->writers_blocked && (d->lease != CFS_LEASE_NONE || d->kept) &&
 	       (d->kept || cfs_data_now_ms() - d->used_ms >= idle_ms);
 }
 

@@ -90,7 +90,9 @@ out:
 		memcpy(&res, rep + sizeof(head) + i * sizeof(res), sizeof(res));
 		v[i]->rc = cfs_data_errno((int)cfs_le32_to_cpu(res.status));
 		v[i]->attr = res.attr;
-		if (v[i]->rc)
+		v[i]->off = cfs_le64_to_cpu(res.off);
+		v[i]->contended = cfs_le32_to_cpu(res.flags) & CFS_CR_CONTENDED;
+		if (v[i]->rc && !(v[i]->may_refuse && (v[i]->rc == -EINVAL || v[i]->rc == -EMSGSIZE)))
 			cfs_warn("inode %" PRIx64 ": COMMIT failed with error %d", v[i]->ino, v[i]->rc);
 	}
 	free(body);
@@ -160,4 +162,10 @@ void cfs_data_commit(struct cfs_data_ctx *g, struct cfs_data_commit **v, unsigne
 		pthread_cond_broadcast(&g->commit_cond);
 	}
 	pthread_mutex_unlock(&g->commit_lock);
+}
+
+void cfs_data_commit_alone(struct cfs_data_ctx *g, struct cfs_data_commit *ci)
+{
+	CFS_ASSERT(ci->n_ext <= CFS_DATA_COMMIT_EXTENTS && ci->inline_len <= CFS_INLINE_MAX);
+	send(g, &ci, 1, (uint32_t)sizeof(struct cfs_commit_req) + item_len(ci));
 }

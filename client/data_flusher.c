@@ -78,7 +78,7 @@ static void *flusher_main(void *arg)
 			pthread_mutex_unlock(&g->list_lock);
 		}
 		trim(g);
-		if (__atomic_load_n(&g->n_inodes, __ATOMIC_RELAXED) > CFS_DATA_INODES_MAX)
+		if (__atomic_load_n(&g->n_inodes, __ATOMIC_RELAXED) > g->p.inodes)
 			cfs_data_idle(g->c, SLEEP_MAX_MS);
 		pthread_mutex_lock(&g->list_lock);
 	}

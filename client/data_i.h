@@ -20,7 +20,7 @@
 #include <pthread.h>
 
 #define CFS_DATA_SHARDS		64u
-#define CFS_DATA_INODES_MAX	262144u		/* idle ones beyond are given back at once */
+#define CFS_DATA_INODES_MAX	262144u		/* cfs_data_params.inodes, at most */
 #define CFS_DATA_DIRTY_RANGES	4096u		/* of one inode: its writer flushes */
 #define CFS_DATA_VALID_RANGES	16384u		/* of one inode: clean ones are dropped */
 #define CFS_DATA_EXTENTS_ASK	256u		/* in one OPEN or EXTENTS */
@@ -43,6 +43,7 @@ struct cfs_data_ctx {
 	struct cfs_data_params p;
 	struct cfs_cachestore store;
 	uint64_t page_bytes;		/* of the kernel */
+	uint64_t inherited_ms;		/* when it was taken over, if it was */
 	struct cfs_data_shard shards[CFS_DATA_SHARDS];
 	uint64_t n_inodes;		/* atomic */
 	uint64_t cached_bytes;		/* atomic: valid bytes of all inodes */
@@ -100,27 +101,37 @@ struct cfs_data {
 	uint8_t lease;			/* enum cfs_lease_mode */
 	bool opening;			/* an OPEN is on its way */
 	bool recalling;			/* a break, or our own LEASE_RETURN, is under way */
+	bool lowering;			/* it has begun to take the lease away: no gate is opened any more */
+	bool filling;			/* a lease was had for a gate, what is missing is being fetched */
 	bool truncating;		/* a SETATTR of the size is on its way */
 	bool flushing;			/* a write-back has a snapshot */
 	bool suspect;			/* kernel pages outlive the lease until the blocked writes are through */
+	bool inherited;			/* the kernel may have pages and attributes under a lease that we do not know of */
 	bool gone;			/* no such inode any more: nothing to flush to */
 	bool drop_later;		/* lost while a flush or read uses the cache file: it goes when they end */
 	bool kept;			/* closed without a lease: the server is still to be told */
 	bool used;			/* atomic: touched since the clock hand came by */
+	bool through_inline, through_empty; /* what the server said last: bytes are in the inode; there are none */
 	bool streaming;			/* at the head of the dirty list because of cfs_data_is_stream() */
 	uint32_t break_seq, content_seq, lost_seq;
 	unsigned n_open;
 	unsigned n_io;			/* cache reads without the lock */
 	unsigned n_replying;
+	/* data_through.c */
+	uint64_t through_ms;		/* contended: written through until then; 0: not */
+	unsigned n_through;		/* COMMITs without a lease on their way */
 	unsigned writers_blocked;	/* writes that wait without EXCL, holding page locks in this range: */
 	uint32_t blocked_seq;
 	uint64_t blocked_off, blocked_end;
 	/* data_order.c: writes that have come and are not applied; what reads brought into the kernel meanwhile, or lately */
 	unsigned n_writing;
 	uint64_t writing_off, writing_end;
+	unsigned n_overtaking;		/* reads that wait for those, holding locks of pages in this range: */
+	uint64_t overtaking_off, overtaking_end;
 	uint64_t dropped_ms;		/* when we last made the kernel drop pages; 0: never */
 	uint64_t tail_read_ms;		/* when the last page was last read */
-	struct cfs_rangeset reread;
+	struct cfs_rangeset reread, dropping;	/* ... and of that, what is being dropped */
+	unsigned n_dropping;
 	uint32_t recall_round;
 	unsigned lost_grants;		/* in a row, to breaks that came before the reply */
 	uint64_t used_ms;
@@ -138,6 +149,8 @@ struct cfs_data {
 	struct cfs_extcache ext;
 	struct cfs_cachefile cf;
 	struct cfs_pass *pass;		/* set once, before others see the inode */
+	struct cfs_data_gate *gate;	/* data_gate.c: the kernel reads and writes the cache file by this; NULL: not */
+	uint64_t heat;			/* bytes that were read and written by requests since the content came */
 	/* errors of write-back */
 	int err, err_now;		/* lost data, to be reported err_reports times; what fails at the moment */
 	unsigned err_reports;
@@ -171,10 +184,13 @@ static inline bool cfs_data_is_dirty(const struct cfs_data *d)
 /* data_lease.c; d->lock held */
 void cfs_data_set_lease(struct cfs_data *d, unsigned mode);
 /*
- * Have at least `mode`. [off, end): the bytes it is for. data_io: a read or write, whose pages the kernel has locked. 0; CFS_DATA_UNLEASED: `rep` is a correct answer from
- * some instant during the call, but nothing may be kept (only for SHARED with rep given); or -errno.
+ * Have at least `mode`. [off, end): the bytes it is for. 0; CFS_DATA_UNLEASED: `rep` is a correct answer from some instant during the
+ * call, but nothing may be kept (only for SHARED with rep given); CFS_DATA_CONTENDED: write through, if that was offered; or -errno.
  */
 #define CFS_DATA_UNLEASED 1
+#define CFS_DATA_CONTENDED 2
+#define CFS_WANT_IO	1u	/* for a read or write, whose pages the kernel has locked */
+#define CFS_WANT_THROUGH 2u	/* EXCL: or write through */
 struct cfs_data_open_buf {
 	struct cfs_open_rep rep;
 	const unsigned char *inl;
@@ -182,8 +198,21 @@ struct cfs_data_open_buf {
 	uint32_t inline_len, n_ext;
 	unsigned char raw[CFS_DATA_OPEN_REP_MAX];
 };
-int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end, bool data_io,
+int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end, unsigned how,
 		  struct cfs_data_open_buf *rep);
+/*
+ * May the kernel hold the lock of a page for this WRITE until it is answered? Only of its last one, if it does not cover that; and pages that
+ * are written back.
+ */
+static inline bool cfs_data_holds_page(const struct cfs_data *d, uint64_t off, uint64_t end, unsigned how)
+{
+	uint64_t last = cfs_align_down(end - 1, d->g->page_bytes);
+
+	return how & CFS_DATA_MAPPED || (!(how & CFS_DATA_DIRECT) && (off > last || end < last + d->g->page_bytes));
+}
+/* a write that holds locks of these pages waits without the exclusive lease: a recall goes around them */
+void cfs_data_blocked_begin(struct cfs_data *d, uint64_t off, uint64_t end);
+void cfs_data_blocked_end(struct cfs_data *d);
 /* what the server has at pos (extents or inline data) is asked for and installed; 0: look again; or -errno */
 int cfs_data_learn(struct cfs_data *d, uint64_t pos);
 /* forget all content; no flush or lock-free read is under way */
@@ -196,6 +225,36 @@ int cfs_data_fill(struct cfs_data *d, uint64_t off, uint64_t end, const void *bu
 void cfs_data_io_end(struct cfs_data *d);
 /* clean ranges go */
 void cfs_data_drop_clean(struct cfs_data *d);
+
+/* data_break.c; d->lock held, which is dropped meanwhile: SHARED -> NONE by ourselves, as if it was recalled. Not recalling */
+void cfs_data_give_up_shared(struct cfs_data *d);
+
+/*
+ * data_gate.c; d->lock held. While a gate is open the lease is held, in the same mode or a higher one, and is not being lowered, no truncation is under
+ * way, and all of [0, size) is valid, in a cache file that ends there. So whoever is about to take any of that away shuts it first; it is
+ * opened again when somebody waits for it.
+ */
+struct cfs_data_gate;
+/* nothing gets through any more; what was written is dirty now, and d->size and the times say so */
+void cfs_data_gate_shut(struct cfs_data *d);
+/* the same, but it stays open; nothing to do unless it lets writes through */
+void cfs_data_gate_take(struct cfs_data *d);
+bool cfs_data_gate_is_open(const struct cfs_data *d);
+/* no open file is left */
+void cfs_data_gate_free(struct cfs_data *d);
+/* data_read.c: have all of [0, size) in the cache. 0; -EAGAIN: something came in between; or -errno. Drops the lock */
+int cfs_data_complete(struct cfs_data *d);
+
+/* data_through.c; d->lock held */
+/* is the file to be written through? Not while it is held exclusively all the same */
+bool cfs_data_contended(const struct cfs_data *d);
+/* what OPEN or COMMIT said */
+void cfs_data_told_contended(struct cfs_data *d, bool contended, const struct cfs_attr *attr);
+/*
+ * One write, at most CFS_OBJECT_MAX bytes; off: of the kernel's pages, too. 0: it is in the file, at *ret_off; CFS_DATA_UNLEASED: only with
+ * the exclusive lease, not asked for with CFS_WANT_THROUGH, or it is held already; or -errno. Drops the lock
+ */
+int cfs_data_through(struct cfs_data *d, const void *buf, uint64_t size, uint64_t off, unsigned how, uint64_t *ret_off);
 
 /* data_inval.c: kernel pages are dropped by threads of their own */
 int cfs_data_inval_start(struct cfs_data_ctx *g);
@@ -237,7 +296,9 @@ void cfs_data_kick(struct cfs_data_ctx *g);
 bool cfs_data_is_stream(const struct cfs_data *d);
 
 /* data_order.c: reads and writes of one page of the kernel's */
-void cfs_data_drop_begin(struct cfs_data *d, uint64_t off, uint64_t end); /* pages are about to be dropped; takes d->lock */
+/* around the kernel's dropping of pages; they take d->lock */
+void cfs_data_drop_begin(struct cfs_data *d, uint64_t off, uint64_t end);
+void cfs_data_drop_end(struct cfs_data *d);
 /* d->lock held, which may be dropped meanwhile */
 void cfs_data_read_begin(struct cfs_data *d, uint64_t off, uint64_t end);
 void cfs_data_write_begin(struct cfs_data *d, uint64_t off, uint64_t end);
@@ -266,6 +327,9 @@ struct cfs_data_commit {
 	/* out */
 	int rc;				/* 0 or -errno */
 	struct cfs_attr attr;
+	uint64_t off;			/* where an append landed */
+	bool contended;			/* CFS_CR_CONTENDED */
+	bool may_refuse;		/* in: EINVAL or EMSGSIZE is no news */
 	/* private */
 	struct cfs_list link;
 	const void *who;		/* asked for it */
@@ -274,6 +338,8 @@ struct cfs_data_commit {
 };
 #define CFS_DATA_COMMIT_EXTENTS	4096u
 void cfs_data_commit(struct cfs_data_ctx *g, struct cfs_data_commit **v, unsigned n);
+/* in a request of its own, which is sent once: what must not be committed twice */
+void cfs_data_commit_alone(struct cfs_data_ctx *g, struct cfs_data_commit *ci);
 
 /* data_job.c: one inode's part in a write-back */
 struct cfs_data_job {
@@ -314,13 +380,15 @@ void cfs_data_objects_free(struct cfs_data_objects *o);
 bool cfs_data_objects_add(struct cfs_data_objects *o, struct cfs_data_job *j);
 /* write them to all their targets; jobs get extents or rc. Then the next round */
 void cfs_data_objects_write(struct cfs_data_objects *o);
+/* one object from memory, to all its targets; the extent lacks file_off. 0 or -errno */
+int cfs_data_object_put(struct cfs_data_ctx *g, uint64_t ino, const void *buf, uint32_t len, struct cfs_extent *ret_ext);
 /* take back an object that was written and will not be committed */
 void cfs_data_objects_drop(struct cfs_data_ctx *g, const struct cfs_oid *oid);
 
 /* data_flusher.c */
 int cfs_data_flusher_start(struct cfs_data_ctx *g);
 void cfs_data_flusher_stop(struct cfs_data_ctx *g);
-/* give back clean bytes until no more than the limits are held; also inodes beyond CFS_DATA_INODES_MAX */
+/* give back clean bytes until no more than the limits are held; also inodes beyond p.inodes */
 void cfs_data_evict(struct cfs_data_ctx *g, uint64_t cached_goal, uint64_t mem_goal);
 
 #endif

@@ -25,6 +25,7 @@ void cfs_data_inval_now(struct cfs_data *d, uint64_t off, uint64_t end)
 		return;
 	cfs_data_drop_begin(d, off, end);
 	g->p.inval_pages(g->p.arg, d->ino, (int64_t)off, end > INT64_MAX ? 0 : (int64_t)(end - off));
+	cfs_data_drop_end(d);
 }
 
 void cfs_data_inval_put(struct cfs_data_inval *iv)

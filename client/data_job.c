@@ -79,6 +79,7 @@ bool cfs_data_job_take(struct cfs_data *d, bool stream, struct cfs_data_job *j, 
 
 	CFS_ASSERT(!d->flushing);
 	*ret_rc = 0;
+	cfs_data_gate_take(d);
 	if (!cfs_data_is_dirty(d))
 		return false;
 	CFS_ASSERT(d->lease == CFS_LEASE_EXCL && d->size >= d->srv_size);
@@ -195,7 +196,7 @@ static void drop_long(struct cfs_data *d, const struct cfs_data_job *j)
 {
 	struct cfs_range dirty;
 
-	if (!j->stream || d->n_io || d->cf.mem)
+	if (!j->stream || d->n_io || d->cf.mem || d->gate)
 		return;
 	for (uint32_t i = 0; i < j->n_ext; i++) {
 		uint64_t off = cfs_le64_to_cpu(j->ext[i].file_off), len = cfs_le32_to_cpu(j->ext[i].len);

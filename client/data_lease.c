@@ -7,6 +7,8 @@
  *   SHARED -> EXCL         the same; the cached content stays
  *   EXCL -> SHARED, NONE   flushed before; or lost with everything
  *   SHARED -> NONE         content dropped before
+ *
+ * A file that is contended is written through under NONE: data_through.c.
  */
 #include "client/data_i.h"
 
@@ -30,6 +32,7 @@
 void cfs_data_set_lease(struct cfs_data *d, unsigned mode)
 {
 	CFS_ASSERT(mode <= CFS_LEASE_EXCL);
+	CFS_ASSERT(!d->n_through || mode == CFS_LEASE_NONE);
 	if (mode < d->lease) {
 		CFS_ASSERT(!cfs_data_is_dirty(d));
 		CFS_ASSERT(mode != CFS_LEASE_NONE || (!d->valid.n && !d->ext.n));
@@ -44,8 +47,9 @@ void cfs_data_set_lease(struct cfs_data *d, unsigned mode)
 
 void cfs_data_drop_content(struct cfs_data *d)
 {
-	CFS_ASSERT(!d->n_io && !d->flushing);
+	CFS_ASSERT(!d->n_io && !d->flushing && !cfs_data_gate_is_open(d));
 	cfs_data_valid_del(d, 0, UINT64_MAX);
+	d->heat = 0;
 	cfs_rangeset_clear(&d->served);
 	cfs_extcache_clear(&d->ext);
 	cfs_cachefile_drop(&d->g->store, &d->cf);
@@ -62,6 +66,7 @@ void cfs_data_io_end(struct cfs_data *d)
 
 void cfs_data_lose(struct cfs_data *d, int err)
 {
+	cfs_data_gate_shut(d);
 	if (err && (cfs_data_is_dirty(d) || d->flushing)) {
 		cfs_err("inode %" PRIx64 ": lost %" PRIu64 " bytes that were not yet written back", d->ino, d->dirty.bytes);
 		d->err = err;
@@ -87,6 +92,7 @@ void cfs_data_drop_clean(struct cfs_data *d)
 	uint64_t pos = 0;
 
 	CFS_ASSERT(!d->n_io && !d->flushing);
+	cfs_data_gate_shut(d);
 	if (!d->dirty.n) {
 		cfs_data_valid_del(d, 0, UINT64_MAX);
 		cfs_cachefile_drop(&d->g->store, &d->cf);
@@ -193,11 +199,12 @@ static int install_content(struct cfs_data *d, const struct cfs_data_open_buf *b
 	return end <= off ? 0 : cfs_extcache_put(&d->ext, off, end, b->ext, b->n_ext);
 }
 
-static int ask(struct cfs_data *d, bool open, unsigned mode, uint64_t off, struct cfs_data_open_buf *b)
+static int ask(struct cfs_data *d, bool open, unsigned mode, uint64_t off, unsigned how, struct cfs_data_open_buf *b)
 {
+	bool through = mode == CFS_LEASE_EXCL && how & CFS_WANT_THROUGH && cfs_client_features(d->g->c) & CFS_FEAT_THROUGH;
 	struct cfs_open_req oreq = {
 		.ino = cfs_cpu_to_le64(d->ino), .want = cfs_cpu_to_le32(mode),
-		.flags = cfs_cpu_to_le32(d->n_open ? CFS_OPEN_KEEP : 0), .off = cfs_cpu_to_le64(off),
+		.flags = cfs_cpu_to_le32((d->n_open ? CFS_OPEN_KEEP : 0) | (through ? CFS_OPEN_THROUGH : 0)), .off = cfs_cpu_to_le64(off),
 		.max_extents = cfs_cpu_to_le32(CFS_DATA_EXTENTS_ASK),
 	};
 	struct cfs_extents_req ereq = {
@@ -228,20 +235,25 @@ static int ask(struct cfs_data *d, bool open, unsigned mode, uint64_t off, struc
 	return cfs_data_errno(rc);
 }
 
-/* one OPEN; 0: *some* lease is held; CFS_DATA_UNLEASED; or -errno */
-static int open_request(struct cfs_data *d, unsigned mode, uint64_t off, struct cfs_data_open_buf *b)
+/* one OPEN; 0: *some* lease is held; CFS_DATA_UNLEASED; CFS_DATA_CONTENDED; or -errno */
+static int open_request(struct cfs_data *d, unsigned mode, uint64_t off, unsigned how, struct cfs_data_open_buf *b)
 {
 	uint32_t break_seq = d->break_seq, content_seq = d->content_seq;
 	unsigned granted;
 	int rc;
 
-	CFS_ASSERT(!d->opening);
+	CFS_ASSERT(!d->opening && !d->n_through);
 	d->opening = true;
-	rc = ask(d, true, mode, off, b);
+	rc = ask(d, true, mode, off, how, b);
 	d->opening = false;
 	pthread_cond_broadcast(&d->cond);
 	if (rc)
 		return rc;
+	if (mode == CFS_LEASE_EXCL) {
+		cfs_data_told_contended(d, cfs_le32_to_cpu(b->rep.valid) & CFS_V_CONTENDED, &b->rep.attr);
+		if (d->through_ms)
+			return CFS_DATA_CONTENDED;
+	}
 	granted = cfs_le32_to_cpu(b->rep.lease);
 	/* a break that came in between may have been for this grant: then it counts for nothing */
 	if (d->break_seq != break_seq || d->drop_later)
@@ -271,7 +283,7 @@ static int open_request(struct cfs_data *d, unsigned mode, uint64_t off, struct 
  */
 static bool wait_recall(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end, bool data_io)
 {
-	uint64_t until = cfs_data_now_ms() + (SERVE_AFTER_MS << cfs_min(d->recall_round / 4, 6u)), now;
+	uint64_t until = cfs_data_now_ms() + (SERVE_AFTER_MS << cfs_min(d->recall_round / 2, 6u)), now;
 
 	if (!data_io || d->lease < mode) {	/* holds no pages; or has nothing to go on with */
 		pthread_cond_wait(&d->cond, &d->lock);
@@ -292,7 +304,7 @@ static bool wait_recall(struct cfs_data *d, unsigned mode, uint64_t off, uint64_
 static int wait_live(struct cfs_data *d)
 {
 	struct cfs_data_open_buf *b = malloc(sizeof(*b));
-	int rc = b ? ask(d, false, 0, 0, b) : -ENOMEM;
+	int rc = b ? ask(d, false, 0, 0, 0, b) : -ENOMEM;
 
 	free(b);
 	if (rc == -ESTALE)	/* it did answer */
@@ -302,9 +314,32 @@ static int wait_live(struct cfs_data *d)
 	return rc;
 }
 
-int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end, bool data_io,
+void cfs_data_blocked_begin(struct cfs_data *d, uint64_t off, uint64_t end)
+{
+	d->blocked_seq++;
+	if (!d->writers_blocked++) {
+		d->blocked_off = UINT64_MAX;
+		d->blocked_end = 0;
+	}
+	d->blocked_off = cfs_min(d->blocked_off, cfs_align_down(off, d->g->page_bytes));
+	d->blocked_end = cfs_max(d->blocked_end, end > INT64_MAX ? UINT64_MAX : cfs_align_up(end, d->g->page_bytes));
+	pthread_cond_broadcast(&d->cond);
+}
+
+void cfs_data_blocked_end(struct cfs_data *d)
+{
+	CFS_ASSERT(d->writers_blocked > 0);
+	if (--d->writers_blocked || !d->suspect)
+		return;
+	/* waits for the page locks of this very write, which is about to be answered */
+	d->suspect = false;
+	cfs_data_inval_later(d, 0, UINT64_MAX);
+}
+
+int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end, unsigned how,
 		  struct cfs_data_open_buf *rep)
 {
+	bool data_io = how & CFS_WANT_IO;
 	uint64_t give_up = 0;
 	struct cfs_data_open_buf *own = NULL;
 	uint32_t pause_ms = 1;
@@ -313,16 +348,8 @@ int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end,
 
 	for (;;) {
 		if (d->lease < mode && mode == CFS_LEASE_EXCL && data_io && !blocked) {
-			d->blocked_seq++;
+			cfs_data_blocked_begin(d, off, end);
 			blocked = true;	/* a break does not wait for our pages: data_break.c */
-			if (!d->writers_blocked++) {
-				d->blocked_off = UINT64_MAX;
-				d->blocked_end = 0;
-			}
-			d->blocked_off = cfs_min(d->blocked_off, cfs_align_down(off, d->g->page_bytes));
-			d->blocked_end = cfs_max(d->blocked_end, end > INT64_MAX ? UINT64_MAX :
-						 cfs_align_up(end, d->g->page_bytes));
-			pthread_cond_broadcast(&d->cond);
 		}
 		if (d->recalling) {
 			if (wait_recall(d, mode, off, end, data_io))
@@ -341,7 +368,7 @@ int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end,
 				break;
 			continue;
 		}
-		if (d->opening) {
+		if (d->opening || d->n_through) {
 			pthread_cond_wait(&d->cond, &d->lock);
 			continue;
 		}
@@ -352,8 +379,8 @@ int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end,
 				break;
 			}
 		}
-		rc = open_request(d, mode, off, rep ? rep : own);
-		if (rc <= 0)
+		rc = open_request(d, mode, off, how, rep ? rep : own);
+		if (rc <= 0 || rc == CFS_DATA_CONTENDED)
 			break;
 		if (!give_up)
 			give_up = cfs_data_now_ms() + GIVE_UP_MS;
@@ -368,11 +395,8 @@ int cfs_data_want(struct cfs_data *d, unsigned mode, uint64_t off, uint64_t end,
 		cfs_data_cond_wait_ms(&d->cond, &d->lock, pause_ms);
 		pause_ms = cfs_min(pause_ms * 2, 50u);
 	}
-	if (blocked && !--d->writers_blocked && d->suspect) {
-		/* waits for the page locks of this very write, which is about to be answered */
-		d->suspect = false;
-		cfs_data_inval_later(d, 0, UINT64_MAX);
-	}
+	if (blocked)
+		cfs_data_blocked_end(d);
 	free(own);
 	return rc;
 }
@@ -385,7 +409,7 @@ int cfs_data_learn(struct cfs_data *d, uint64_t pos)
 
 	if (!b)
 		return -ENOMEM;
-	rc = ask(d, false, 0, pos, b);
+	rc = ask(d, false, 0, pos, 0, b);
 	if (!rc && d->break_seq == break_seq && d->content_seq == content_seq) {
 		rc = install_content(d, b, pos);
 		if (!d->inline_srv && cfs_le64_to_cpu(b->rep.extents_end) <= pos && pos < d->srv_size)
@@ -402,7 +426,7 @@ void cfs_data_granted(struct cfs_data *d, const struct cfs_attr *attr, uint32_t 
 		      const void *inline_data, uint32_t inline_len)
 {
 	pthread_mutex_lock(&d->lock);
-	if (lease <= d->lease || lease > CFS_LEASE_EXCL || d->recalling || d->drop_later ||
+	if (lease <= d->lease || lease > CFS_LEASE_EXCL || d->recalling || d->n_through || d->drop_later ||
 	    cfs_le64_to_cpu(attr->size) > CFS_FILE_SIZE_MAX || cfs_client_broken_since(d->g->c, d->ino, break_gen))
 		goto out;
 	if (d->lease == CFS_LEASE_NONE) {
@@ -428,8 +452,8 @@ int cfs_data_open(struct cfs_data *d, int flags)
 	cfs_data_use(d);
 	if (d->lease == CFS_LEASE_NONE || d->recalling || d->lease < mode) {
 		rep = malloc(sizeof(*rep));
-		rc = rep ? cfs_data_want(d, mode, 0, 0, false, rep) : -ENOMEM;
-		if (rc == CFS_DATA_UNLEASED)	/* contended: the server knows that it is open */
+		rc = rep ? cfs_data_want(d, mode, 0, 0, CFS_WANT_THROUGH, rep) : -ENOMEM;
+		if (rc > 0)	/* contended: the server knows that it is open */
 			rc = 0;
 		if (rc)
 			d->n_open--;
@@ -450,6 +474,25 @@ void cfs_data_release(struct cfs_data *d, int flags)
 	pthread_mutex_unlock(&d->lock);
 }
 
+void cfs_data_open_inherited(struct cfs_data *d)
+{
+	pthread_mutex_lock(&d->lock);
+	d->n_open++;
+	cfs_data_use(d);
+	pthread_mutex_unlock(&d->lock);
+}
+
+bool cfs_data_inherited(struct cfs_data *d)
+{
+	bool inherited;
+
+	pthread_mutex_lock(&d->lock);
+	inherited = d->inherited;
+	d->inherited = false;
+	pthread_mutex_unlock(&d->lock);
+	return inherited;
+}
+
 void cfs_data_claimed(struct cfs_client *c, uint64_t ino)
 {
 	struct cfs_attr attr = { .ino = cfs_cpu_to_le64(ino) };
@@ -461,6 +504,16 @@ void cfs_data_claimed(struct cfs_client *c, uint64_t ino)
 	d->kept |= !d->n_open && d->lease == CFS_LEASE_NONE;
 	pthread_mutex_unlock(&d->lock);
 	cfs_data_put(d);
+}
+
+bool cfs_data_is_contended(struct cfs_data *d)
+{
+	bool contended;
+
+	pthread_mutex_lock(&d->lock);
+	contended = cfs_data_contended(d);
+	pthread_mutex_unlock(&d->lock);
+	return contended;
 }
 
 bool cfs_data_is_open(struct cfs_data *d)
@@ -499,6 +552,7 @@ bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr)
 	} else if (d->lease == CFS_LEASE_EXCL) {
 		uint32_t mode = cfs_le32_to_cpu(attr->mode);
 
+		cfs_data_gate_take(d);
 		changed = d->times_known || cfs_le64_to_cpu(attr->size) != d->size;
 		attr->size = cfs_cpu_to_le64(d->size);
 		if (d->times_known) {
@@ -517,11 +571,22 @@ bool cfs_data_attr(struct cfs_data *d, struct cfs_attr *attr)
 	return changed;
 }
 
+bool cfs_data_unsaved(struct cfs_data *d)
+{
+	bool unsaved;
+
+	pthread_mutex_lock(&d->lock);
+	unsaved = d->pass || cfs_data_is_dirty(d) || d->flushing;
+	pthread_mutex_unlock(&d->lock);
+	return unsaved;
+}
+
 bool cfs_data_set_times(struct cfs_data *d, const struct cfs_time *mtime)
 {
 	bool ok;
 
 	pthread_mutex_lock(&d->lock);
+	cfs_data_gate_take(d);	/* what was written before has an older time */
 	/* meta_dirty: a COMMIT is still to be made, whether or not one is on its way */
 	ok = d->lease == CFS_LEASE_EXCL && d->meta_dirty && !d->kill_priv && !d->pass && !d->recalling && !d->gone &&
 	     !d->truncating;
@@ -541,6 +606,7 @@ void cfs_data_setattr_done(struct cfs_data *d, const struct cfs_attr *attr, bool
 	if (d->pass) {
 		cfs_pass_set_mtime(d->pass, &attr->mtime);
 	} else if (d->lease == CFS_LEASE_EXCL) {
+		cfs_data_gate_take(d);
 		d->mtime = attr->mtime;
 		d->ctime = attr->ctime;
 		d->times_known = true;
@@ -559,6 +625,7 @@ int cfs_data_error(struct cfs_data *d)
 	int rc;
 
 	pthread_mutex_lock(&d->lock);
+	cfs_data_gate_take(d);
 	rc = d->err ? d->err : d->err_now;
 	if (d->err && !--d->err_reports)
 		d->err = 0;

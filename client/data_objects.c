@@ -36,7 +36,8 @@ struct piece {
 };
 
 struct object {
-	struct cfs_data_job *job;
+	struct cfs_data_job *job;	/* NULL: cfs_data_object_put() */
+	uint64_t ino;
 	unsigned char *data;
 	uint32_t len;
 	uint32_t first, n;	/* pieces */
@@ -212,6 +213,7 @@ static struct object *object_for(struct cfs_data_objects *o, struct cfs_data_job
 	send_ready(o, o->n_objects);
 	last = &o->objects[o->n_objects++];
 	last->job = j;
+	last->ino = j->d->ino;
 	last->data = data;
 	last->len = 0;
 	last->first = o->n_pieces;
@@ -272,11 +274,18 @@ static void judge(struct cfs_data_ctx *g, struct object *obj, const int *rc, boo
 	}
 	obj->rc = bad == CFS_E_BADSESSION ? -EIO : last ? cfs_data_errno(bad) : -EAGAIN;
 	if (!obj->n_targets)
-		cfs_warn("inode %" PRIx64 ": no targets to write to are known", obj->job->d->ino);
+		cfs_warn("inode %" PRIx64 ": no targets to write to are known", obj->ino);
 	else
 		cfs_warn("inode %" PRIx64 ": object %" PRIx64 ".%" PRIx64 " cannot be written to target %u: error %d%s",
-			 obj->job->d->ino, cfs_le64_to_cpu(obj->oid.owner), cfs_le64_to_cpu(obj->oid.seq), target, bad,
+			 obj->ino, cfs_le64_to_cpu(obj->oid.owner), cfs_le64_to_cpu(obj->oid.seq), target, bad,
 			 last ? "" : "; trying another placement group");
+}
+
+static void pause_after(unsigned attempt)
+{
+	struct timespec pause = { 0, (long)cfs_min(1u << 2 * attempt, 500u) * 1000000 };
+
+	nanosleep(&pause, NULL);
 }
 
 /* every object that is not written yet, once; true: some are still not */
@@ -350,6 +359,34 @@ void cfs_data_objects_drop(struct cfs_data_ctx *g, const struct cfs_oid *oid)
 	}
 }
 
+int cfs_data_object_put(struct cfs_data_ctx *g, uint64_t ino, const void *buf, uint32_t len, struct cfs_extent *ret_ext)
+{
+	struct object *obj = malloc(sizeof(*obj));
+	struct cfs_call calls[CFS_DATA_REPLICAS_MAX];
+	uint32_t targets[CFS_DATA_REPLICAS_MAX];
+	int rc[CFS_DATA_REPLICAS_MAX], err;
+
+	if (!obj)
+		return -ENOMEM;
+	*obj = (struct object){ .ino = ino, .data = (unsigned char *)(uintptr_t)buf, .len = len, .rc = -EAGAIN };
+	checksum(obj);
+	for (unsigned attempt = 0; obj->rc == -EAGAIN; attempt++) {
+		unsigned n = prepare(g, obj, attempt, calls, targets);
+
+		if (attempt)
+			pause_after(attempt - 1);
+		if (n == 1)
+			rc[0] = cfs_call_target(g->c, targets[0], &calls[0]);
+		else if (n)
+			cfs_call_targets(g->c, targets, calls, rc, n);
+		judge(g, obj, rc, attempt + 1 == ATTEMPTS_MAX);
+	}
+	*ret_ext = (struct cfs_extent){ .len = cfs_cpu_to_le32(len), .oid = obj->oid, .obj_len = cfs_cpu_to_le32(len) };
+	err = obj->rc;
+	free(obj);
+	return err;
+}
+
 void cfs_data_objects_write(struct cfs_data_objects *o)
 {
 	unsigned attempt = 0;
@@ -363,11 +400,8 @@ void cfs_data_objects_write(struct cfs_data_objects *o)
 		}
 	o->n_calls = 0;
 	/* what was not sent, and what could not be written where it was sent */
-	for (; write_once(o, attempt); attempt++) {
-		struct timespec pause = { 0, (long)cfs_min(1u << 2 * attempt, 500u) * 1000000 };
-
-		nanosleep(&pause, NULL);
-	}
+	for (; write_once(o, attempt); attempt++)
+		pause_after(attempt);
 	/* an inode's pieces of this round are the last ones of its extents, in order */
 	for (unsigned i = 0; i < o->n_objects;) {
 		struct cfs_data_job *j = o->objects[i].job;

@@ -7,7 +7,8 @@
  *  - a read of bytes that are being written waits for the write: what was seen in the page before is not unseen;
  *  - if a read has come in between all the same (it waited for too long; or it was served after the page was dropped and
  *    before the WRITE had arrived, which cannot be told from later writes, so REREAD_MS counts as "in between"), the pages are
- *    dropped once more before the write is answered.
+ *    dropped once more before the write is answered. That such a read came is forgotten when a drop that began after it has ended, not
+ *    before: the read may still hold its page, with what it found, and the drop waits for it.
  * Stores through mappings are no part of this: their pages cannot be dropped before the WRITE is answered.
  * All under d->lock, which the waiting drops.
  */
@@ -28,12 +29,26 @@ static uint64_t page_end(const struct cfs_data *d, uint64_t end)
 	return end > INT64_MAX ? UINT64_MAX : cfs_align_up(end, d->g->page_bytes);
 }
 
-/* what was read before is dropped; what is read from now on perhaps not */
 void cfs_data_drop_begin(struct cfs_data *d, uint64_t off, uint64_t end)
 {
+	uint64_t pos = off;
+	struct cfs_range r;
+
 	pthread_mutex_lock(&d->lock);
 	d->dropped_ms = cfs_data_now_ms();
+	d->n_dropping++;
+	for (; cfs_rangeset_next(&d->reread, pos, &r) && r.off < end; pos = r.end)
+		cfs_rangeset_add(&d->dropping, cfs_max(r.off, off), d->dropping.n < REREAD_MAX ? cfs_min(r.end, end) : UINT64_MAX);
 	cfs_rangeset_del(&d->reread, off, end);
+	pthread_mutex_unlock(&d->lock);
+}
+
+void cfs_data_drop_end(struct cfs_data *d)
+{
+	pthread_mutex_lock(&d->lock);
+	CFS_ASSERT(d->n_dropping > 0);
+	if (!--d->n_dropping)
+		cfs_rangeset_clear(&d->dropping);
 	pthread_mutex_unlock(&d->lock);
 }
 
@@ -70,7 +85,15 @@ void cfs_data_read_begin(struct cfs_data *d, uint64_t off, uint64_t end)
 	/* of what is appended nothing was to be seen, and its place is not known */
 	while (being_written(d, off, end) && d->writing_end != UINT64_MAX && (now = cfs_data_now_ms()) < until) {
 		share_blocked_pages(d, at, page_end(d, end));
+		if (!d->n_overtaking++) {
+			d->overtaking_off = UINT64_MAX;
+			d->overtaking_end = 0;
+		}
+		d->overtaking_off = cfs_min(d->overtaking_off, at);
+		d->overtaking_end = cfs_max(d->overtaking_end, page_end(d, end));
+		pthread_cond_broadcast(&d->cond);	/* a write that drops pages goes around these */
 		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
+		d->n_overtaking--;
 	}
 	if (being_written(d, off, end) || lately(d->dropped_ms))
 		cfs_rangeset_add(&d->reread, at, d->reread.n < REREAD_MAX ? page_end(d, end) : UINT64_MAX);
@@ -96,35 +119,36 @@ static void drop(struct cfs_data *d, uint64_t off, uint64_t end)
 		cfs_data_inval_later(d, off, end);
 }
 
-/* the first and last byte of what reads brought in of [off, end), which is forgotten; false: nothing */
-static bool take_reread(struct cfs_data *d, uint64_t *off, uint64_t *end)
+/* widens [*first, *last) to what of [off, end) is in the set */
+static void span(const struct cfs_rangeset *set, uint64_t off, uint64_t end, uint64_t *first, uint64_t *last)
 {
-	uint64_t first = UINT64_MAX, last = 0;
 	struct cfs_range r;
 
-	for (uint64_t pos = *off; cfs_rangeset_next(&d->reread, pos, &r) && r.off < *end; pos = r.end) {
-		first = cfs_min(first, cfs_max(r.off, *off));
-		last = cfs_min(r.end, *end);
+	for (uint64_t pos = off; cfs_rangeset_next(set, pos, &r) && r.off < end; pos = r.end) {
+		*first = cfs_min(*first, cfs_max(r.off, off));
+		*last = cfs_max(*last, cfs_min(r.end, end));
 	}
-	cfs_rangeset_del(&d->reread, *off, *end);
-	*off = first;
-	*end = last;
-	return first < last;
 }
 
 void cfs_data_write_end(struct cfs_data *d, uint64_t off, uint64_t end, bool append)
 {
-	bool tail = append && lately(d->tail_read_ms), any = false;
+	bool tail = append && lately(d->tail_read_ms);
+	uint64_t first = UINT64_MAX, last = 0;
 
 	CFS_ASSERT(d->n_writing > 0);
 	if (!--d->n_writing)
 		pthread_cond_broadcast(&d->cond);
 	off = cfs_align_down(off, d->g->page_bytes);
 	end = page_end(d, end);
-	if (off < end && !tail && d->reread.n)
-		any = take_reread(d, &off, &end);
+	if (off < end && tail) {
+		first = off;
+		last = end;
+	} else if (off < end) {
+		span(&d->reread, off, end, &first, &last);
+		span(&d->dropping, off, end, &first, &last);
+	}
 	if (!d->n_writing && !lately(d->dropped_ms))
 		cfs_rangeset_clear(&d->reread);
-	if (off < end && (tail || any))
-		drop(d, off, end);
+	if (first < last)
+		drop(d, first, last);
 }

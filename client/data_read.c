@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define KEEP_MAX	CFS_CRC_BLOCK	/* reads up to this leave their blocks in the cache */
+#define COMPLETE_STEP	(1ull << 20)
 #define LOOKS_MAX	1000u		/* how often the extents may change under a read */
 
 struct plan {
@@ -215,6 +216,42 @@ static int step(struct cfs_data *d, unsigned char *buf, uint64_t *pos, uint64_t 
 	return rc;
 }
 
+int cfs_data_complete(struct cfs_data *d)
+{
+	unsigned char *buf = NULL;
+	bool seen_stale = false;
+	unsigned looks = 0;
+	uint64_t pos = 0;
+	int rc = 0;
+
+	while (!rc && pos < d->size) {
+		uint64_t at = pos, end = cfs_min(d->size, pos + COMPLETE_STEP);
+		uint32_t break_seq = d->break_seq, content_seq = d->content_seq;
+		struct cfs_range r;
+
+		if (cfs_rangeset_next(&d->valid, pos, &r)) {
+			if (r.off <= pos) {
+				pos = r.end;
+				continue;
+			}
+			end = cfs_min(end, r.off);
+		}
+		if (!buf)
+			buf = malloc(COMPLETE_STEP);
+		rc = buf ? step(d, buf, &at, end, &seen_stale) : -ENOMEM;
+		if (rc)
+			break;
+		if (d->lowering || d->drop_later || d->lease == CFS_LEASE_NONE || d->break_seq != break_seq)
+			rc = -EAGAIN;
+		else if (at == pos || d->content_seq != content_seq)	/* look again; a write-back moves the bytes, too */
+			rc = ++looks > LOOKS_MAX ? -EIO : 0;
+		else
+			rc = cfs_data_fill(d, pos, at, buf);
+	}
+	free(buf);
+	return rc;
+}
+
 /*
  * No lease to be had: the reply itself says what the file was at some instant. Lock not held. 0 with *pos moved
  * on (0 bytes: the end of the file), or -errno.
@@ -276,6 +313,7 @@ int64_t cfs_data_read(struct cfs_data *d, void *buf, uint64_t size, uint64_t off
 
 	pthread_mutex_lock(&d->lock);
 	cfs_data_use(d);
+	cfs_data_gate_take(d);
 	cfs_data_read_begin(d, off, end);
 	while (pos < end) {
 		uint64_t before = pos;
@@ -287,7 +325,7 @@ int64_t cfs_data_read(struct cfs_data *d, void *buf, uint64_t size, uint64_t off
 				break;
 			}
 		}
-		rc = cfs_data_want(d, CFS_LEASE_SHARED, pos, end, true, rep);
+		rc = cfs_data_want(d, CFS_LEASE_SHARED, pos, end, CFS_WANT_IO, rep);
 		if (rc == CFS_DATA_UNLEASED) {
 			unleased = true;
 			pthread_mutex_unlock(&d->lock);
@@ -307,6 +345,7 @@ int64_t cfs_data_read(struct cfs_data *d, void *buf, uint64_t size, uint64_t off
 		if (rc)
 			break;
 	}
+	d->heat += pos - off;
 	/* the kernel is about to cache what no lease covers */
 	if (unleased && pos > off)
 		cfs_data_inval_later(d, off, end);

@@ -111,7 +111,9 @@ static void touch(struct cfs_data *d, bool kill_priv)
 
 int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint64_t off, unsigned how)
 {
-	bool append = how & CFS_DATA_APPEND, full;
+	bool append = how & CFS_DATA_APPEND, through = !(how & CFS_DATA_MAPPED), full;
+	bool holds = size && cfs_data_holds_page(d, off, off + size, how);
+	uint64_t kernel_off = off;
 	struct cfs_data_ctx *g = d->g;
 	unsigned nospc = 0;
 	int rc;
@@ -128,11 +130,29 @@ int64_t cfs_data_write(struct cfs_data *d, const void *buf, uint64_t size, uint6
 		cfs_data_write_begin(d, append ? 0 : off, append ? UINT64_MAX : off + size);
 again:
 	cfs_data_use(d);
-	rc = cfs_data_want(d, CFS_LEASE_EXCL, append ? 0 : off, append ? UINT64_MAX : off + size, true, NULL);
+	if (through && cfs_data_contended(d)) {
+		size = cfs_min(size, CFS_OBJECT_MAX);
+		rc = cfs_data_through(d, buf, size, kernel_off, how, &off);
+		if (!rc)
+			goto written;
+		if (rc < 0)
+			goto out;
+		through = d->lease == CFS_LEASE_EXCL;	/* else this one needs it */
+		goto again;
+	}
+	rc = cfs_data_want(d, CFS_LEASE_EXCL, append ? 0 : off, append ? UINT64_MAX : off + size,
+			   (holds ? CFS_WANT_IO : 0) | (through ? CFS_WANT_THROUGH : 0), NULL);
+	if (rc == CFS_DATA_CONTENDED)
+		goto again;
 	if (rc)
 		goto out;
+	cfs_data_gate_take(d);
 	if (append)
 		off = d->size;
+	if (off > d->size)	/* a hole is not in the cache */
+		cfs_data_gate_shut(d);
+	if (append && g->p.appending)
+		g->p.appending(g->p.arg, off);
 	if (off >= CFS_FILE_SIZE_MAX) {
 		rc = -EFBIG;
 		goto out;
@@ -153,6 +173,7 @@ again:
 	}
 	cfs_data_valid_add(d, off, off + size);
 	cfs_data_dirty_add(d, off, off + size);
+	d->heat += size;
 	d->size = cfs_max(d->size, off + size);
 	touch(d, how & CFS_DATA_KILLPRIV);
 	stream(d);
@@ -166,6 +187,10 @@ again:
 		cfs_data_flush_inode(d, false);
 	if (__atomic_load_n(&g->cached_bytes, __ATOMIC_RELAXED) > g->p.cache_bytes + CFS_OBJECT_MAX)
 		cfs_data_evict(g, g->p.cache_bytes, UINT64_MAX);
+	return (int64_t)size;
+written:
+	cfs_data_write_end(d, off, off + size, append);
+	pthread_mutex_unlock(&d->lock);
 	return (int64_t)size;
 out:
 	if (!(how & CFS_DATA_MAPPED))
@@ -250,6 +275,7 @@ void cfs_data_changed(struct cfs_data *d, uint64_t off, uint64_t len, const stru
 	pthread_mutex_lock(&d->lock);
 	while (d->flushing || d->n_io || d->drop_later)
 		pthread_cond_wait(&d->cond, &d->lock);
+	cfs_data_gate_shut(d);
 	changed(d, off, len ? off + len : UINT64_MAX, attr);
 	cfs_data_use(d);
 	pthread_mutex_unlock(&d->lock);
@@ -321,11 +347,12 @@ int cfs_data_setsize(struct cfs_data *d, uint64_t size, bool kill_priv, struct c
 	while (d->recalling || d->opening || d->truncating || d->flushing || d->n_io || d->drop_later)
 		pthread_cond_wait(&d->cond, &d->lock);
 	if (d->lease == CFS_LEASE_EXCL)
-		rc = cfs_data_want(d, CFS_LEASE_EXCL, 0, 0, false, NULL);	/* alive? */
+		rc = cfs_data_want(d, CFS_LEASE_EXCL, 0, 0, 0, NULL);	/* alive? */
 	if (rc)
 		goto out;
 	while (d->flushing || d->n_io || d->drop_later)
 		pthread_cond_wait(&d->cond, &d->lock);
+	cfs_data_gate_shut(d);
 	if (d->lease != CFS_LEASE_EXCL || size < d->srv_size) {
 		rc = shrink(d, size, kill_priv, &got);
 	} else {

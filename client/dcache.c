@@ -4,6 +4,10 @@
  * epoch), names (directory, name -> inode or absent) and attributes. Names and attributes carry the epoch that
  * their directory had when they came; they count while it still has it. Attributes of a file with several links
  * stand under no directory (epoch 0). Lock order: one shard at a time, never two.
+ *
+ * Whole directories. The names of one lie in all shards, so what is lost of them is counted beside: losing a name counts in
+ * lost[] of its directory, under the lock of the name's shard and before anybody can miss it there. A directory is whole
+ * while the count is what it was when its names were first asked for. Directories share counts by hash: that ends more than it must.
  */
 #include "client/dcache.h"
 
@@ -20,6 +24,7 @@
 
 #define SHARDS		64u
 #define EVICTED_MAX	1024u	/* evicted directories remembered for returning; more are simply kept leased */
+#define LOST		4096u	/* counts of lost names, by directory */
 
 enum kind { K_DIR, K_NAME, K_ATTR };
 
@@ -37,6 +42,7 @@ struct node {
 struct dir_node {
 	struct node n;
 	uint64_t kernel_until;		/* the latest of all its names, ever */
+	uint64_t whole;			/* lost[] as it was + 1, if it is whole; 0: it is not */
 };
 
 struct name_node {
@@ -57,7 +63,7 @@ struct shard {
 	size_t n_buckets, count, max;
 	struct cfs_list lru;		/* first: most recently used */
 	uint64_t kinds[3];
-	uint64_t hits, misses, absent_hits, evictions, refused;
+	uint64_t hits, misses, absent_hits, whole_hits, evictions, refused;
 	struct cfs_accel_maps *maps;	/* what changes here changes there, under this lock */
 } __attribute__((aligned(128)));
 
@@ -69,6 +75,7 @@ struct cfs_dcache {
 	const struct cfs_breaks *breaks;
 	const struct cfs_bpf_gate *gate;	/* NULL: nobody but the daemon tells the kernel anything */
 	uint64_t next_epoch;
+	uint64_t lost[LOST];
 	pthread_mutex_t evicted_lock;
 	struct evicted evicted[EVICTED_MAX];
 	unsigned n_evicted;
@@ -121,6 +128,17 @@ static void unlink_node(struct shard *s, struct node *n)
 	s->kinds[n->kind]--;
 }
 
+static uint64_t *lost_of(struct cfs_dcache *dc, uint64_t dir)
+{
+	return &dc->lost[cfs_hash_u64(dir) % LOST];
+}
+
+/* a name of dir is, or may be, no longer here; its shard is locked */
+static void lose_name(struct cfs_dcache *dc, uint64_t dir)
+{
+	__atomic_add_fetch(lost_of(dc, dir), 1, __ATOMIC_SEQ_CST);
+}
+
 static void note_evicted_dir(struct cfs_dcache *dc, const struct dir_node *d)
 {
 	pthread_mutex_lock(&dc->evicted_lock);
@@ -139,6 +157,8 @@ static void insert(struct cfs_dcache *dc, struct shard *s, struct node *n)
 
 		unlink_node(s, old);
 		s->evictions++;
+		if (old->kind == K_NAME && ((struct name_node *)old)->ino)
+			lose_name(dc, old->key);
 		if (old->kind == K_DIR) {
 			cfs_accel_drop_dir(s->maps, old->key);
 			note_evicted_dir(dc, (struct dir_node *)old);
@@ -212,7 +232,7 @@ void cfs_dcache_mirror(struct cfs_dcache *dc, struct cfs_accel_maps *maps)
 		struct cfs_list *pos;
 
 		pthread_mutex_lock(&s->lock);
-		s->maps = maps;
+		__atomic_store_n(&s->maps, maps, __ATOMIC_RELAXED);
 		cfs_list_for_each(pos, &s->lru)
 			mirror_node(maps, cfs_list_entry(pos, struct node, lru));
 		pthread_mutex_unlock(&s->lock);
@@ -243,8 +263,71 @@ void cfs_dcache_destroy(struct cfs_dcache *dc)
 	free(dc);
 }
 
-/* the epoch of a directory's lease; 0: it is not held. kernel_until is noted with the directory, too */
-static uint64_t dir_epoch(struct cfs_dcache *dc, uint64_t dir, uint64_t kernel_until)
+void cfs_dcache_mirror_dir(struct cfs_dcache *dc, uint64_t dir)
+{
+	uint32_t hash = key_hash(K_DIR, dir, NULL, 0);
+	struct shard *s = shard_of(dc, hash);
+	struct node *d;
+
+	pthread_mutex_lock(&s->lock);
+	d = find(s, K_DIR, dir, NULL, 0, hash);
+	if (d)
+		cfs_accel_put_dir(s->maps, dir, d->epoch);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* what governs the attributes: a directory, or 0 */
+static uint64_t governor_of(const struct cfs_attr *attr)
+{
+	return cfs_le64_to_cpu(attr->parent);
+}
+
+static bool is_busy(const struct cfs_dcache *dc, uint64_t ino)
+{
+	return dc->gate && __atomic_load_n(&dc->gate->busy[cfs_bpf_hash(ino) % CFS_BPF_BUSY], __ATOMIC_RELAXED);
+}
+
+void cfs_dcache_mirror_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len)
+{
+	uint32_t hash = key_hash(K_NAME, dir, name, len);
+	struct shard *s = shard_of(dc, hash);
+	struct node *e;
+
+	if (!__atomic_load_n(&s->maps, __ATOMIC_RELAXED) || is_busy(dc, dir))
+		return;
+	cfs_dcache_mirror_dir(dc, dir);
+	pthread_mutex_lock(&s->lock);
+	e = find(s, K_NAME, dir, name, len, hash);
+	if (e)
+		mirror_node(s->maps, e);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void cfs_dcache_mirror_attr(struct cfs_dcache *dc, uint64_t ino)
+{
+	uint32_t hash = key_hash(K_ATTR, ino, NULL, 0);
+	struct shard *s = shard_of(dc, hash);
+	uint64_t governor = 0;
+	struct attr_node *a;
+
+	if (!__atomic_load_n(&s->maps, __ATOMIC_RELAXED) || is_busy(dc, ino))
+		return;
+	pthread_mutex_lock(&s->lock);
+	a = (struct attr_node *)find(s, K_ATTR, ino, NULL, 0, hash);
+	if (a)
+		governor = governor_of(&a->attr);
+	if (governor && !is_busy(dc, governor))
+		mirror_node(s->maps, &a->n);
+	pthread_mutex_unlock(&s->lock);
+	if (governor)
+		cfs_dcache_mirror_dir(dc, governor);
+}
+
+/*
+ * The epoch of a directory's lease; 0: it is not held. kernel_until is noted with the directory, too. *ret_whole, if wanted: see struct
+ * dir_node
+ */
+static uint64_t dir_epoch(struct cfs_dcache *dc, uint64_t dir, uint64_t kernel_until, uint64_t *ret_whole)
 {
 	uint32_t hash = key_hash(K_DIR, dir, NULL, 0);
 	struct shard *s = shard_of(dc, hash);
@@ -255,6 +338,8 @@ static uint64_t dir_epoch(struct cfs_dcache *dc, uint64_t dir, uint64_t kernel_u
 	d = (struct dir_node *)find(s, K_DIR, dir, NULL, 0, hash);
 	if (d) {
 		epoch = d->n.epoch;
+		if (ret_whole)
+			*ret_whole = d->whole;
 		if (kernel_until > d->kernel_until)
 			d->kernel_until = kernel_until;
 		touch(s, &d->n);
@@ -263,13 +348,18 @@ static uint64_t dir_epoch(struct cfs_dcache *dc, uint64_t dir, uint64_t kernel_u
 	return epoch;
 }
 
+uint64_t cfs_dcache_dir_epoch(struct cfs_dcache *dc, uint64_t dir)
+{
+	return dir_epoch(dc, dir, 0, NULL);
+}
+
 /*
  * The same, and note that the lease is held if it was not, unless it was broken since. The note of a break comes before
  * its drop_dir() takes the shard's lock: either the check sees it, or drop_dir() removes what was made here.
  */
 static uint64_t dir_epoch_make(struct cfs_dcache *dc, uint64_t dir, uint64_t since, uint64_t kernel_until)
 {
-	uint64_t epoch = dir_epoch(dc, dir, kernel_until);
+	uint64_t epoch = dir_epoch(dc, dir, kernel_until, NULL);
 	uint32_t hash = key_hash(K_DIR, dir, NULL, 0);
 	struct shard *s = shard_of(dc, hash);
 	struct dir_node *d, *have;
@@ -301,18 +391,77 @@ static uint64_t dir_epoch_make(struct cfs_dcache *dc, uint64_t dir, uint64_t sin
 	return epoch;
 }
 
+uint64_t cfs_dcache_whole_begin(const struct cfs_dcache *dc, uint64_t dir)
+{
+	return __atomic_load_n(&dc->lost[cfs_hash_u64(dir) % LOST], __ATOMIC_SEQ_CST);
+}
+
+bool cfs_dcache_put_whole(struct cfs_dcache *dc, uint64_t dir, uint64_t since, uint64_t begun)
+{
+	uint32_t hash = key_hash(K_DIR, dir, NULL, 0);
+	struct shard *s = shard_of(dc, hash);
+	struct dir_node *d;
+	bool ok = false;
+
+	pthread_mutex_lock(&s->lock);
+	d = (struct dir_node *)find(s, K_DIR, dir, NULL, 0, hash);
+	/* a break is noted before it drops the name, which counts as lost: one of the two tells */
+	if (d && !cfs_breaks_names(dc->breaks, since, dir)) {
+		d->whole = begun + 1;
+		ok = true;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return ok;
+}
+
+static struct name_node *name_node_new(uint64_t dir, const char *name, size_t len, uint32_t hash, uint64_t epoch, uint64_t ino,
+				       uint64_t kernel_until)
+{
+	struct name_node *e = malloc(sizeof(*e) + len);
+
+	if (!e)
+		return NULL;
+	e->n = (struct node){ .kind = K_NAME, .key = dir, .hash = hash, .name_len = (uint8_t)len, .epoch = epoch };
+	e->ino = ino;
+	e->kernel_until = kernel_until;
+	memcpy(e->name, name, len);
+	return e;
+}
+
+/*
+ * A name that is not here, of a directory that was whole when it was looked at: is it absent? Then it stands here as such, since
+ * a break must know what the kernel was told. The name's shard is locked.
+ */
+static struct name_node *absent_of_whole(struct cfs_dcache *dc, struct shard *s, uint64_t dir, const char *name, size_t len,
+					 uint32_t hash, uint64_t epoch, uint64_t whole)
+{
+	struct name_node *e;
+
+	if (!whole || __atomic_load_n(lost_of(dc, dir), __ATOMIC_SEQ_CST) != whole - 1)
+		return NULL;
+	e = name_node_new(dir, name, len, hash, epoch, 0, 0);
+	if (!e)
+		return NULL;
+	insert(dc, s, &e->n);
+	cfs_accel_put_name(s->maps, dir, name, len, 0, epoch);
+	s->whole_hits++;
+	return e;
+}
+
 enum cfs_dcache_hit cfs_dcache_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len,
 				    uint64_t kernel_until, uint64_t *ret_ino)
 {
 	uint32_t hash = key_hash(K_NAME, dir, name, len);
 	struct shard *s = shard_of(dc, hash);
 	enum cfs_dcache_hit hit = CFS_DC_MISS;
-	uint64_t epoch = dir_epoch(dc, dir, kernel_until);
+	uint64_t whole = 0, epoch = dir_epoch(dc, dir, kernel_until, &whole);
 	uint64_t ino = 0;
 	struct name_node *e;
 
 	pthread_mutex_lock(&s->lock);
 	e = epoch ? (struct name_node *)find(s, K_NAME, dir, name, len, hash) : NULL;
+	if (!e && epoch)
+		e = absent_of_whole(dc, s, dir, name, len, hash, epoch, whole);
 	if (e && e->n.epoch == epoch) {
 		ino = e->ino;
 		hit = ino ? CFS_DC_PRESENT : CFS_DC_ABSENT;
@@ -330,12 +479,6 @@ enum cfs_dcache_hit cfs_dcache_name(struct cfs_dcache *dc, uint64_t dir, const c
 	if (hit == CFS_DC_PRESENT && ret_ino)
 		*ret_ino = ino;
 	return hit;
-}
-
-/* what governs the attributes: a directory, or 0 */
-static uint64_t governor_of(const struct cfs_attr *attr)
-{
-	return cfs_le64_to_cpu(attr->parent);
 }
 
 bool cfs_dcache_attr(struct cfs_dcache *dc, uint64_t ino, struct cfs_attr *ret_attr)
@@ -357,7 +500,7 @@ bool cfs_dcache_attr(struct cfs_dcache *dc, uint64_t ino, struct cfs_attr *ret_a
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (found && epoch)
-		found = dir_epoch(dc, governor_of(&attr), 0) == epoch;
+		found = dir_epoch(dc, governor_of(&attr), 0, NULL) == epoch;
 	if (found)
 		*ret_attr = attr;
 	return found;
@@ -374,13 +517,9 @@ bool cfs_dcache_put_name(struct cfs_dcache *dc, uint64_t dir, const char *name, 
 
 	CFS_ASSERT(len <= CFS_NAME_MAX);
 	epoch = dir_epoch_make(dc, dir, since, kernel_until);
-	fresh = epoch ? malloc(sizeof(*fresh) + len) : NULL;
+	fresh = epoch ? name_node_new(dir, name, len, hash, epoch, ino, kernel_until) : NULL;
 	if (!fresh)
 		return false;
-	fresh->n = (struct node){ .kind = K_NAME, .key = dir, .hash = hash, .name_len = (uint8_t)len, .epoch = epoch };
-	fresh->ino = ino;
-	fresh->kernel_until = kernel_until;
-	memcpy(fresh->name, name, len);
 	pthread_mutex_lock(&s->lock);
 	ok = !cfs_breaks_name(dc->breaks, since, dir, name, len);
 	if (!ok) {
@@ -474,6 +613,7 @@ uint64_t cfs_dcache_drop_name(struct cfs_dcache *dc, uint64_t dir, const char *n
 	uint64_t until = 0;
 
 	pthread_mutex_lock(&s->lock);
+	lose_name(dc, dir);
 	e = (struct name_node *)find(s, K_NAME, dir, name, len, hash);
 	if (e) {
 		until = e->kernel_until;
@@ -513,6 +653,9 @@ void cfs_dcache_drop_all(struct cfs_dcache *dc)
 	pthread_mutex_lock(&dc->shards[0].lock);
 	cfs_accel_drop_all(dc->shards[0].maps, __atomic_load_n(&dc->next_epoch, __ATOMIC_SEQ_CST));
 	pthread_mutex_unlock(&dc->shards[0].lock);
+	/* who has seen a whole directory, and does not find its name any more, must not take it for absent */
+	for (unsigned i = 0; i < LOST; i++)
+		__atomic_add_fetch(&dc->lost[i], 1, __ATOMIC_SEQ_CST);
 	for (unsigned i = 0; i < SHARDS; i++) {
 		pthread_mutex_lock(&dc->shards[i].lock);
 		empty_shard(&dc->shards[i]);
@@ -667,7 +810,7 @@ unsigned cfs_dcache_evicted_dirs(struct cfs_dcache *dc, uint64_t now_ns, uint64_
 	dc->n_evicted = kept;
 	pthread_mutex_unlock(&dc->evicted_lock);
 	for (unsigned i = 0; i < n; i++) /* without those that have come back meanwhile */
-		if (!dir_epoch(dc, ret_dirs[i], 0))
+		if (!dir_epoch(dc, ret_dirs[i], 0, NULL))
 			ret_dirs[gone++] = ret_dirs[i];
 	return gone;
 }
@@ -685,6 +828,7 @@ void cfs_dcache_stat(struct cfs_dcache *dc, struct cfs_dcache_stat *ret)
 		ret->hits += s->hits;
 		ret->misses += s->misses;
 		ret->absent_hits += s->absent_hits;
+		ret->whole_hits += s->whole_hits;
 		ret->evictions += s->evictions;
 		ret->refused += s->refused;
 		pthread_mutex_unlock(&s->lock);

@@ -25,6 +25,17 @@ int cfs_dcache_create(size_t max_entries, const struct cfs_breaks *breaks, struc
 void cfs_dcache_destroy(struct cfs_dcache *dc);
 /* what is here, and every change from now on, stands in the maps of accel.h, too; they live longer than this */
 void cfs_dcache_mirror(struct cfs_dcache *dc, struct cfs_accel_maps *maps);
+/*
+ * a directory that is asked for stands in those maps as well: they are smaller, and may have dropped it to make room, which took
+ * all below it from who answers from them
+ */
+void cfs_dcache_mirror_dir(struct cfs_dcache *dc, uint64_t dir);
+/*
+ * The same for a name, or attributes, that were found here: who answers from those maps was asked first, and did not know. Nothing is
+ * done where a change of our own is under way, which is why he was silent
+ */
+void cfs_dcache_mirror_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len);
+void cfs_dcache_mirror_attr(struct cfs_dcache *dc, uint64_t ino);
 /* a program that answers from those maps notes here until when the kernel may keep what it said; before any other call */
 void cfs_dcache_gate(struct cfs_dcache *dc, const struct cfs_bpf_gate *gate);
 
@@ -36,8 +47,25 @@ enum cfs_dcache_hit { CFS_DC_MISS = 0, CFS_DC_PRESENT, CFS_DC_ABSENT };
  */
 enum cfs_dcache_hit cfs_dcache_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len,
 				    uint64_t kernel_until, uint64_t *ret_ino);
+/* of the lease on a directory; no two have had the same. 0: it is not held */
+uint64_t cfs_dcache_dir_epoch(struct cfs_dcache *dc, uint64_t dir);
 /* attributes of ino, if kept */
 bool cfs_dcache_attr(struct cfs_dcache *dc, uint64_t ino, struct cfs_attr *ret_attr);
+
+/*
+ * A directory is *whole* while every name in it stands here: then a name that does not is absent, and nobody need be asked.
+ * It ends when any of its names is dropped, or falls out of the cache.
+ */
+
+/** cfs_dcache_whole_begin() - before the first request of a listing. Return: for cfs_dcache_put_whole() */
+uint64_t cfs_dcache_whole_begin(const struct cfs_dcache *dc, uint64_t dir);
+/**
+ * cfs_dcache_put_whole() - all names of dir have been put; of a directory that was just made there are none.
+ * @since: call.break_gen of the first request of the listing, or of the one that made it
+ * @begun: cfs_dcache_whole_begin() before that request; of a directory just made, when its reply is here
+ * Return: false when its lease is not held, or a name of it was touched meanwhile.
+ */
+bool cfs_dcache_put_whole(struct cfs_dcache *dc, uint64_t dir, uint64_t since, uint64_t begun);
 
 /* ino 0: absent. `since`: call.break_gen. false: touched meanwhile, not kept */
 bool cfs_dcache_put_name(struct cfs_dcache *dc, uint64_t dir, const char *name, size_t len, uint64_t ino,
@@ -82,6 +110,7 @@ unsigned cfs_dcache_evicted_dirs(struct cfs_dcache *dc, uint64_t now_ns, uint64_
 
 struct cfs_dcache_stat {
 	uint64_t names, attrs, dirs, hits, misses, absent_hits, evictions, refused;
+	uint64_t whole_hits;		/* of absent_hits: names that nobody had asked for before */
 };
 void cfs_dcache_stat(struct cfs_dcache *dc, struct cfs_dcache_stat *ret);
 

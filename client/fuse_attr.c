@@ -164,8 +164,11 @@ static void find_attr(struct cfs_op *op, uint64_t ino, struct cfs_fh *fh,
 			reply(op->req, &st, &f.attr, keep);
 		}
 		cfs_reply_end(c);
-		if (f.cached)
+		if (f.cached) {
+			if (!fh) /* else it is for the daemon, always */
+				cfs_dcache_mirror_attr(c->dcache, ino);
 			return;
+		}
 	}
 	rc = ask_attr(op, ino, &f);
 	if ((rc == ENOENT || rc == ESTALE) && removed(c, ino, &f.attr)) {
@@ -195,7 +198,7 @@ void cfs_fuse_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cfs_op op = cfs_op_begin(req);
 
-	find_attr(&op, ino, fi && fi->fh ? cfs_fh_of(fi) : NULL, reply_attr);
+	find_attr(&op, ino, fi && fi->fh ? cfs_fh_of(op.c, fi) : NULL, reply_attr);
 }
 
 static void reply_statx(fuse_req_t req, const struct stat *st, const struct cfs_attr *attr, double keep)
@@ -224,7 +227,7 @@ void cfs_fuse_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct 
 
 	(void)flags;
 	(void)mask;
-	find_attr(&op, ino, fi && fi->fh ? cfs_fh_of(fi) : NULL, reply_statx);
+	find_attr(&op, ino, fi && fi->fh ? cfs_fh_of(op.c, fi) : NULL, reply_statx);
 }
 
 /* ---- setattr ------------------------------------------------------------------------------------ */
@@ -287,6 +290,8 @@ static int set_size(struct cfs_op *op, uint64_t ino, uint64_t size, struct cfs_f
 		attr.ino = 0;
 	}
 	rc = cfs_data_setsize(d ? d : fh->i->data, size, false, &attr);
+	if (!rc)
+		rc = -cfs_op_settle(op, d ? d : fh->i->data);
 	if (d)
 		cfs_data_put(d);
 	if (rc)
@@ -446,7 +451,7 @@ void cfs_fuse_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_se
 		if (valid & CFS_SA_KILLPRIV)
 			err = cfs_op_kill_priv(&op, ino);
 		if (!err)
-			err = set_size(&op, ino, (uint64_t)st->st_size, fi ? cfs_fh_of(fi) : NULL, &f);
+			err = set_size(&op, ino, (uint64_t)st->st_size, fi ? cfs_fh_of(c, fi) : NULL, &f);
 		valid &= ~(CFS_SA_KILLPRIV | CFS_SA_MTIME_NOW | CFS_SA_CTIME); /* these come with a new size */
 	}
 	if (!err && valid)
@@ -567,6 +572,7 @@ void cfs_fuse_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 		return;
 	if (known_absent(op.c, ino, name)) {
 		cfs_op_err(&op, ENODATA);
+		cfs_dcache_mirror_attr(op.c->dcache, ino);
 		return;
 	}
 	rc = cfs_op_call(&op, &r);

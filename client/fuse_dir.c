@@ -7,6 +7,7 @@
  * entry of a buffered reply allows to keep is checked when it is handed out: it may be a while later.
  */
 #include "client/fuse_ops_i.h"
+#include "client/persist.h"
 #include "client/prefetch.h"
 
 #include "base/log.h"
@@ -24,8 +25,22 @@ struct cfs_dirbuf {
 	uint64_t since;			/* break_gen of the reply */
 	struct cfs_cursor cur;
 	uint32_t left;			/* entries not handed out */
+	/* this listing so far: every name was kept, and the server said that the list may be. Then it is known what is absent */
+	bool whole;
+	uint64_t whole_since, whole_begun;
 	uint8_t bytes[FETCH_BYTES];
 };
+
+struct cfs_dirbuf *cfs_dirbuf_new(void)
+{
+	struct cfs_dirbuf *b = malloc(sizeof(*b));
+
+	if (!b)
+		return NULL;
+	memset(b, 0, offsetof(struct cfs_dirbuf, bytes));
+	pthread_mutex_init(&b->lock, NULL);
+	return b;
+}
 
 void cfs_dirbuf_free(struct cfs_dirbuf *b)
 {
@@ -38,24 +53,27 @@ void cfs_fuse_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cfs_op op = cfs_op_begin(req);
 	struct cfs_fh *fh = calloc(1, sizeof(*fh));
-	struct cfs_dirbuf *b = malloc(sizeof(*b));
+	struct cfs_dirbuf *b = cfs_dirbuf_new();
 	struct cfs_attr attr;
 	int err = ENOMEM;
 
-	if (fh && b) {
-		memset(b, 0, offsetof(struct cfs_dirbuf, bytes));
-		pthread_mutex_init(&b->lock, NULL);
+	if (fh && b)
 		err = cfs_op_getattr(&op, ino, &attr);
-	}
 	if (!err) {
 		fh->dir = b;
 		fh->flags = fi->flags;
 		fh->i = cfs_inode_get(op.c, ino);
 		err = fh->i ? 0 : ENOMEM;
 	}
+	if (!err) {
+		fh->id = cfs_fhtab_add(op.c->fhtab, fh);
+		err = fh->id ? 0 : ENFILE;
+		if (err)
+			cfs_inode_put(op.c, fh->i);
+	}
 	if (err) {
 		free(fh);
-		free(b);
+		cfs_dirbuf_free(b);
 		cfs_op_err(&op, err);
 		return;
 	}
@@ -64,31 +82,54 @@ void cfs_fuse_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fh->i->attr_set = true;
 	fh->i->attr = attr;
 	pthread_mutex_unlock(&fh->i->lock);
-	fi->fh = (uintptr_t)fh;
+	fi->fh = fh->id;
 	cfs_fh_list(op.c, fh);
 	cfs_prefetch_want(__atomic_load_n(&op.c->prefetch, __ATOMIC_ACQUIRE), ino, true);
+	cfs_persist_fh_offer(op.c->persist, fh->id, &(struct cfs_pst_fh){
+		.ino = ino, .flags = (uint32_t)fh->flags, .kind = CFS_PST_DIR, .unique = cfs_thread_unique(op.t) });
 	op.t->req = NULL;
-	fuse_reply_open(req, fi);
+	if (fuse_reply_open(req, fi)) /* interrupted: no RELEASEDIR will come */
+		cfs_dir_close(op.c, fh);
+	else
+		cfs_persist_fh_opened(op.c->persist, fi->fh);
+}
+
+void cfs_dir_close(struct cfs_client *c, struct cfs_fh *fh)
+{
+	struct cfs_inode *i = fh->i;
+	bool release, ask;
+
+	pthread_mutex_lock(&i->lock);
+	release = !--i->n_open && i->orphan;
+	if (release)
+		i->orphan = false;
+	ask = !i->n_open && i->inherited && !release;
+	pthread_mutex_unlock(&i->lock);
+	if (release)
+		cfs_op_release_orphan(c, i->ino, true);
+	if (ask)
+		cfs_orphan_inherited(c, i->ino);
+	cfs_persist_fh_del(c->persist, fh->id);
+	cfs_fhtab_del(c->fhtab, fh->id);
+	cfs_fh_unlist(c, fh);
+	cfs_inode_put(c, i);
+	cfs_dirbuf_free(fh->dir);
+	free(fh);
 }
 
 void cfs_fuse_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cfs_op op = cfs_op_begin(req);
-	struct cfs_fh *fh = cfs_fh_of(fi);
-	bool release;
+	struct cfs_fh *fh = cfs_op_release_fh(&op, fi);
 
-	pthread_mutex_lock(&fh->i->lock);
-	release = !--fh->i->n_open && fh->i->orphan;
-	if (release)
-		fh->i->orphan = false;
-	pthread_mutex_unlock(&fh->i->lock);
+	(void)ino;
+	if (!fh)
+		return;
+	if (op.c->persist) /* as in cfs_fuse_release() */
+		cfs_dir_close(op.c, fh);
 	cfs_op_err(&op, 0);
-	if (release)
-		cfs_op_release_orphan(op.c, ino, true);
-	cfs_inode_put(op.c, fh->i);
-	cfs_fh_unlist(op.c, fh);
-	cfs_dirbuf_free(fh->dir);
-	free(fh);
+	if (!op.c->persist)
+		cfs_dir_close(op.c, fh);
 }
 
 /* metadata is durable when it is answered */
@@ -111,10 +152,12 @@ static int fetch(struct cfs_op *op, uint64_t dir, struct cfs_dirbuf *b, uint64_t
 	};
 	struct cfs_op_req r = { .opcode = CFS_OP_READDIR, .fixed = &body, .fixed_len = sizeof(body), .rep = b->bytes,
 				.rep_max = FETCH_BYTES };
+	uint64_t begun = cfs_dcache_whole_begin(op->c->dcache, dir);
+	bool follows = b->whole && b->at == cookie && !b->left;
 	struct cfs_readdir_rep rep;
 	int rc;
 
-	b->filled = false;
+	b->filled = b->whole = false;
 	rc = cfs_op_call_want(op, &r, sizeof(rep));
 	if (rc == ENOENT) { /* removed while it is open: empty from now on */
 		memset(&rep, 0, sizeof(rep));
@@ -132,6 +175,11 @@ static int fetch(struct cfs_op *op, uint64_t dir, struct cfs_dirbuf *b, uint64_t
 	if (!b->left && !b->eof)
 		return EIO; /* no progress would be made */
 	b->since = r.break_gen;
+	if (!cookie) {
+		b->whole_since = r.break_gen;
+		b->whole_begun = begun;
+	}
+	b->whole = plus && (!cookie || follows) && cfs_le32_to_cpu(rep.flags) & CFS_READDIR_KEEP;
 	b->plus = plus;
 	b->at = cookie;
 	b->filled = true;
@@ -182,14 +230,16 @@ static bool add_plain(struct listing *l, const char *name, uint64_t ino, uint32_
 }
 
 static bool add_plus(struct cfs_client *c, struct listing *l, uint64_t dir, const char *name, const struct cfs_dirent *de,
-		     struct cfs_attr *attr, uint64_t since, const struct cfs_ttl *ttl)
+		     struct cfs_attr *attr, struct cfs_dirbuf *b, const struct cfs_ttl *ttl)
 {
+	uint64_t since = b->since;
 	size_t len = cfs_le16_to_cpu(de->name_len), n, room = l->size - l->used;
 	struct fuse_entry_param e = { 0 };
 
 	if (fuse_add_direntry_plus(l->req, NULL, 0, name, &e, 0) > room)
 		return false;
 	e.entry_timeout = cfs_op_keep_name(c, dir, name, len, cfs_le64_to_cpu(de->ino), de->valid, since, ttl);
+	b->whole &= e.entry_timeout > 0;
 	if (!(e.entry_timeout > 0) || cfs_attr_ino(attr) != cfs_le64_to_cpu(de->ino))
 		return add_plain(l, name, cfs_le64_to_cpu(de->ino), cfs_le32_to_cpu(de->mode),
 				 cfs_le64_to_cpu(de->cookie));
@@ -214,7 +264,7 @@ static int hand_out(struct cfs_client *c, struct listing *l, uint64_t dir, struc
 		if (!cfs_dirent_take(&b->cur, b->plus, b->at, &de, &attr, name))
 			return -EPROTO;
 		if (l->plus)
-			fits = add_plus(c, l, dir, name, &de, &attr, b->since, &ttl);
+			fits = add_plus(c, l, dir, name, &de, &attr, b, &ttl);
 		else
 			fits = add_plain(l, name, cfs_le64_to_cpu(de.ino), cfs_le32_to_cpu(de.mode),
 					 cfs_le64_to_cpu(de.cookie));
@@ -225,6 +275,8 @@ static int hand_out(struct cfs_client *c, struct listing *l, uint64_t dir, struc
 		b->at = cfs_le64_to_cpu(de.cookie);
 		b->left--;
 	}
+	if (b->whole && b->eof)
+		cfs_dcache_put_whole(c->dcache, dir, b->whole_since, b->whole_begun);
 	return 0;
 }
 
@@ -240,11 +292,14 @@ static uint64_t dotdot_of(struct cfs_op *op, uint64_t dir)
 static void list(fuse_req_t req, uint64_t dir, size_t size, uint64_t off, struct fuse_file_info *fi, bool plus)
 {
 	struct cfs_op op = cfs_op_begin(req);
-	struct cfs_dirbuf *b = cfs_fh_of(fi)->dir;
+	struct cfs_fh *fh = cfs_op_fh(&op, fi);
+	struct cfs_dirbuf *b = fh ? fh->dir : NULL;
 	struct listing l = { .req = req, .size = cfs_min(size, (size_t)CFS_BODY_MAX), .plus = plus };
 	uint64_t cookie = off <= COOKIE_DOTDOT ? 0 : off;
 	int err = 0;
 
+	if (!fh)
+		return;
 	l.buf = cfs_thread_io_buf(op.t);
 	if (off < COOKIE_DOT)
 		add_plain(&l, ".", dir, S_IFDIR, COOKIE_DOT);

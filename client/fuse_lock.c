@@ -88,16 +88,18 @@ void cfs_fuse_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, s
 {
 	struct cfs_op op = cfs_op_begin(req);
 	struct cfs_lock_req body = lock_body(ino, fi->lock_owner, CFS_LOCK_POSIX, kind_of(lock->l_type));
-
+	struct cfs_fh *fh = cfs_op_fh(&op, fi);
 	int err = 0;
 
+	if (!fh)
+		return;
 	set_range(&body, lock);
 	if (body.kind != CFS_LOCK_UNLOCK) /* if it fails: only a needless unlock at close */
-		err = cfs_inode_owner_add(cfs_fh_of(fi)->i, fi->lock_owner, cfs_fh_of(fi));
+		err = cfs_inode_owner_add(fh->i, fi->lock_owner, fh, op.c->persist, fh->id);
 	if (err)
 		cfs_op_err(&op, err);
 	else
-		take_lock(&op, cfs_fh_of(fi)->i, &body, sleep);
+		take_lock(&op, fh->i, &body, sleep);
 }
 
 void cfs_fuse_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int how)
@@ -105,9 +107,12 @@ void cfs_fuse_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, i
 	struct cfs_op op = cfs_op_begin(req);
 	int type = how & LOCK_SH ? F_RDLCK : how & LOCK_EX ? F_WRLCK : F_UNLCK;
 	struct cfs_lock_req body = lock_body(ino, fi->lock_owner, CFS_LOCK_FLOCK, kind_of(type));
+	struct cfs_fh *fh = cfs_op_fh(&op, fi);
 
+	if (!fh)
+		return;
 	body.pid = cfs_cpu_to_le32((uint32_t)fuse_req_ctx(req)->pid);
-	take_lock(&op, cfs_fh_of(fi)->i, &body, !(how & LOCK_NB));
+	take_lock(&op, fh->i, &body, !(how & LOCK_NB));
 }
 
 void cfs_fuse_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)

@@ -13,12 +13,13 @@
 
 #include <stdlib.h>
 
-#define PIN_TRIES	16u
+#define PIN_TRIES	128u	/* a file that is replaced each millisecond is missed more often than not */
 #define RENAME_NOREPLACE_	1u
 #define RENAME_EXCHANGE_	2u
 
-/* the cache's answer, inside a section; false: ask the server */
-static bool lookup_cached(struct cfs_op *op, uint64_t dir, const char *name, size_t len, const struct cfs_ttl *ttl)
+/* the cache's answer, inside a section; false: ask the server. *ret_ino: 0 if there is no such name */
+static bool lookup_cached(struct cfs_op *op, uint64_t dir, const char *name, size_t len, const struct cfs_ttl *ttl,
+			  uint64_t *ret_ino)
 {
 	struct fuse_entry_param e = { .entry_timeout = ttl->seconds };
 	struct cfs_client *c = op->c;
@@ -45,6 +46,7 @@ static bool lookup_cached(struct cfs_op *op, uint64_t dir, const char *name, siz
 	}
 	op->t->req = NULL;
 	fuse_reply_entry(op->req, &e);
+	*ret_ino = ino;
 	return true;
 }
 
@@ -60,6 +62,7 @@ void cfs_fuse_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct cfs_attr attr;
 	size_t len = cfs_op_name_len(&op, name);
 	bool done = false, pin;
+	uint64_t ino;
 	int rc;
 
 	if (!len)
@@ -67,11 +70,15 @@ void cfs_fuse_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	pin = cfs_pin_wanted(c, (uint32_t)fuse_req_ctx(req)->pid);
 	if (ttl.until_ns && !pin) {
 		cfs_reply_begin(c);
-		done = lookup_cached(&op, parent, name, len, &ttl);
+		done = lookup_cached(&op, parent, name, len, &ttl, &ino);
 		cfs_reply_end(c);
 	}
-	if (done)
+	if (done) {
+		cfs_dcache_mirror_name(c->dcache, parent, name, len);
+		if (ino)
+			cfs_dcache_mirror_attr(c->dcache, ino);
 		return;
+	}
 	cfs_prefetch_want(__atomic_load_n(&c->prefetch, __ATOMIC_ACQUIRE), parent, false);
 	body.name_len = cfs_cpu_to_le32((uint32_t)len);
 	r.more[0] = (struct iovec){ (void *)(uintptr_t)name, len };
@@ -190,6 +197,9 @@ void cfs_op_made(struct cfs_op *op, struct cfs_mk *mk, struct fuse_entry_param *
 		cfs_op_changed_dir(c, mk->dir, &mk->dirattr, valid, mk->break_gen);
 	}
 	cfs_op_entry(c, &mk->rep.attr, valid, mk->break_gen, &ttl, e);
+	/* with its lease from the first moment: what is not there is known */
+	if (S_ISDIR(cfs_le32_to_cpu(mk->rep.attr.mode)) && e->attr_timeout > 0)
+		cfs_dcache_put_whole(c->dcache, e->ino, mk->break_gen, cfs_dcache_whole_begin(c->dcache, e->ino));
 }
 
 static void make(fuse_req_t req, struct cfs_mk *mk)
@@ -356,7 +366,7 @@ static void finish_after(struct cfs_client *c, const struct after *after)
 static void forget_data(struct cfs_op *op, const struct cfs_attr *attr, bool orphan)
 {
 	struct cfs_client *c = op->c;
-	struct cfs_attr copy = *attr;
+	struct cfs_attr known;
 	struct cfs_data *d;
 
 	if (attr->nlink || orphan || !cfs_has_data(c) || !S_ISREG(cfs_le32_to_cpu(attr->mode)))
@@ -364,9 +374,9 @@ static void forget_data(struct cfs_op *op, const struct cfs_attr *attr, bool orp
 	d = cfs_data_find(c, cfs_attr_ino(attr));
 	if (!d)
 		return;
-	if (cfs_data_attr(d, &copy)) {
+	if (cfs_data_unsaved(d)) {
 		cfs_dcache_drop_attr(c->dcache, cfs_attr_ino(attr));
-		if (!cfs_op_getattr(op, cfs_attr_ino(attr), &copy))
+		if (!cfs_op_getattr(op, cfs_attr_ino(attr), &known))
 			cfs_data_flush(d);
 	}
 	cfs_data_forget(d);

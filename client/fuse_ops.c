@@ -32,6 +32,29 @@ void cfs_op_err(struct cfs_op *op, int err)
 	fuse_reply_err(op->req, err);
 }
 
+struct cfs_fh *cfs_op_fh(struct cfs_op *op, const struct fuse_file_info *fi)
+{
+	struct cfs_fh *fh = cfs_fh_of(op->c, fi);
+
+	if (cfs_unlikely(!fh)) {
+		cfs_err("the kernel speaks of an open file %llx that is none", (unsigned long long)fi->fh);
+		cfs_op_err(op, EBADF);
+	}
+	return fh;
+}
+
+struct cfs_fh *cfs_op_release_fh(struct cfs_op *op, const struct fuse_file_info *fi)
+{
+	struct cfs_fh *fh;
+
+	if (!op->c->takeover)
+		return cfs_op_fh(op, fi);
+	fh = cfs_fh_of(op->c, fi);
+	if (!fh)
+		cfs_op_err(op, 0);
+	return fh;
+}
+
 int cfs_op_call(struct cfs_op *op, struct cfs_op_req *r)
 {
 	struct iovec body[4] = { { (void *)(uintptr_t)r->fixed, r->fixed_len } };
@@ -121,10 +144,13 @@ double cfs_op_changed_name(struct cfs_client *c, uint64_t dir, const char *name,
 			   uint64_t since, const struct cfs_ttl *ttl)
 {
 	bool touched = cfs_breaks_name(&c->breaks, since, dir, name, len);
+	double kept;
 
 	since = cfs_client_note(c, CFS_BRK_NAME, dir, 0, name, len);
-	cfs_dcache_drop_name(c->dcache, dir, name, len);
-	return cfs_op_keep_name(c, dir, name, len, ino, touched ? 0 : valid, since, ttl);
+	kept = cfs_op_keep_name(c, dir, name, len, ino, touched ? 0 : valid, since, ttl);
+	if (!(kept > 0)) /* else the new one has taken the place of the old */
+		cfs_dcache_drop_name(c->dcache, dir, name, len);
+	return kept;
 }
 
 void cfs_op_changed_dir(struct cfs_client *c, uint64_t dir, const struct cfs_attr *dirattr, uint32_t valid, uint64_t since)
@@ -178,6 +204,11 @@ void cfs_op_entry(struct cfs_client *c, struct cfs_attr *attr, uint32_t valid, u
 	e->generation = cfs_le64_to_cpu(attr->gen);
 	cfs_op_stat(c, attr, &e->attr);
 	cfs_inode_told(c, attr);
+}
+
+int cfs_op_settle(struct cfs_op *op, struct cfs_data *d)
+{
+	return op->c->persist ? cfs_op_errno(cfs_data_flush(d)) : 0;
 }
 
 void cfs_op_release_orphan(struct cfs_client *c, uint64_t ino, bool discard)
@@ -263,10 +294,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->congestion_threshold = 48;
 	conn->time_gran = 1;
 	cfs_info("kernel speaks FUSE %u.%u", conn->proto_major, conn->proto_minor);
-	pthread_mutex_lock(&c->lock);
-	c->fuse_ready = true;
-	pthread_cond_broadcast(&c->cond);
-	pthread_mutex_unlock(&c->lock);
+	c->fuse_agreed = true;
 }
 
 const struct fuse_lowlevel_ops cfs_fuse_ops = {

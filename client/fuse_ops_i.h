@@ -10,6 +10,7 @@
 
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
 #include "client/client_i.h"
+#include "client/fhtab.h"
 #include "client/inode.h"
 
 #include <errno.h>
@@ -18,24 +19,29 @@
 
 struct cfs_dirbuf;
 
-/* an open file or directory: fuse_file_info.fh */
+/* an open file or directory */
 struct cfs_fh {
 	struct cfs_list link;		/* cfs_client.fhs */
+	uint64_t id;			/* fuse_file_info.fh (fhtab.h); 0: the kernel does not have it */
 	struct cfs_inode *i;
 	int flags;
 	bool opened;			/* cfs_data_open() succeeded */
 	enum cfs_iomode io;		/* CLOSED: the kernel does not have it */
 	struct cfs_dirbuf *dir;		/* of directories */
+	struct cfs_fh *next_parked;	/* cfs_inode.parked */
 };
 
-static inline struct cfs_fh *cfs_fh_of(const struct fuse_file_info *fi)
+static inline struct cfs_fh *cfs_fh_of(struct cfs_client *c, const struct fuse_file_info *fi)
 {
-	return (struct cfs_fh *)(uintptr_t)fi->fh;
+	return cfs_fhtab_get(c->fhtab, fi->fh);
 }
 
 void cfs_fh_list(struct cfs_client *c, struct cfs_fh *fh);
 void cfs_fh_unlist(struct cfs_client *c, struct cfs_fh *fh);
+struct cfs_dirbuf *cfs_dirbuf_new(void);
 void cfs_dirbuf_free(struct cfs_dirbuf *b);
+/* the last close of a directory that lost its name tells the server */
+void cfs_dir_close(struct cfs_client *c, struct cfs_fh *fh);
 /* the next entry of a READDIR reply, whose cookie must lie behind `after`; name: CFS_NAME_MAX + 1 bytes. false: malformed */
 bool cfs_dirent_take(struct cfs_cursor *cur, bool plus, uint64_t after, struct cfs_dirent *de, struct cfs_attr *attr, char *name);
 
@@ -61,6 +67,10 @@ int cfs_op_errno(int rc);
 /* the same for a request about an inode number that the kernel remembered: gone means stale */
 int cfs_op_errno_stale(int rc);
 void cfs_op_err(struct cfs_op *op, int err);
+/* the open file that the operation is about; NULL: there is none, and the operation is answered with EBADF */
+struct cfs_fh *cfs_op_fh(struct cfs_op *op, const struct fuse_file_info *fi);
+/* the same for RELEASE, which may come again when all but the answer was done: then it is answered with 0 */
+struct cfs_fh *cfs_op_release_fh(struct cfs_op *op, const struct fuse_file_info *fi);
 
 /*
  * One request of a fixed part and up to three variable ones; the reply body goes to rep, or to the thread's buffer.
@@ -99,6 +109,12 @@ int cfs_op_getattr(struct cfs_op *op, uint64_t ino, struct cfs_attr *ret_attr);
  * server before, so that every mount sees it at once. 0 or errno.
  */
 int cfs_op_kill_priv(struct cfs_op *op, uint64_t ino);
+
+/*
+ * A change of content, size or times is about to be answered: in a mount that outlives its daemon it must outlive it, too. 0 or
+ * an errno, and it may be lost.
+ */
+int cfs_op_settle(struct cfs_op *op, struct cfs_data *d);
 
 /* inside a section: keep what the reply allows; how long the kernel may keep it */
 double cfs_op_keep_attr(struct cfs_client *c, const struct cfs_attr *attr, uint32_t valid, uint64_t since,

@@ -3,6 +3,7 @@
 #include "client/inode.h"
 
 #include "base/hash.h"
+#include "client/persist.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -257,8 +258,25 @@ void cfs_inodes_walk(struct cfs_client *c, void (*fn)(void *arg, uint64_t ino), 
 	free(list);
 }
 
-int cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner, const void *fh)
+/* the lock is held: room for one more; ENOLCK */
+static int owner_room(struct cfs_inode *i)
 {
+	unsigned cap = i->n_owners ? 2 * i->n_owners : 4;
+	void *v;
+
+	if (i->n_owners < i->cap_owners)
+		return 0;
+	v = i->n_owners < CFS_LOCK_OWNERS_MAX ? realloc(i->owners, cap * sizeof(*i->owners)) : NULL;
+	if (!v)
+		return ENOLCK;
+	i->owners = v;
+	i->cap_owners = cap;
+	return 0;
+}
+
+int cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner, const void *fh, struct cfs_persist *p, uint64_t fh_id)
+{
+	uint32_t record = 0;
 	int err = 0;
 	unsigned k;
 
@@ -266,25 +284,33 @@ int cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner, const void *fh)
 	for (k = 0; k < i->n_owners; k++)
 		if (i->owners[k].owner == owner && i->owners[k].fh == fh)
 			goto out;
-	if (k == i->cap_owners) {
-		unsigned cap = k ? 2 * k : 4;
-		void *v = k < CFS_LOCK_OWNERS_MAX ? realloc(i->owners, cap * sizeof(*i->owners)) : NULL;
-
-		if (!v) {
-			err = ENOLCK;
-			goto out;
-		}
-		i->owners = v;
-		i->cap_owners = cap;
+	err = owner_room(i);
+	if (!err && p) {
+		record = cfs_persist_owner_add(p, owner, fh_id);
+		err = record ? 0 : ENOLCK;
 	}
-	i->owners[i->n_owners++] = (struct cfs_lock_owner){ owner, fh };
+	if (!err)
+		i->owners[i->n_owners++] = (struct cfs_lock_owner){ owner, fh, record };
 out:
 	pthread_mutex_unlock(&i->lock);
 	return err;
 }
 
-bool cfs_inode_owner_take(struct cfs_inode *i, uint64_t owner)
+int cfs_inode_owner_restore(struct cfs_inode *i, const struct cfs_lock_owner *owner)
 {
+	int err;
+
+	pthread_mutex_lock(&i->lock);
+	err = owner_room(i);
+	if (!err)
+		i->owners[i->n_owners++] = *owner;
+	pthread_mutex_unlock(&i->lock);
+	return err;
+}
+
+bool cfs_inode_owner_take(struct cfs_inode *i, uint64_t owner, struct cfs_lock_owners *ret_taken)
+{
+	struct cfs_lock_owners taken = { NULL, 0 };
 	bool have = false;
 
 	pthread_mutex_lock(&i->lock);
@@ -293,11 +319,24 @@ bool cfs_inode_owner_take(struct cfs_inode *i, uint64_t owner)
 			k++;
 			continue;
 		}
+		/* without memory its record stays: one needless unlock by who takes over */
+		if (i->owners[k].record && !taken.v)
+			taken.v = malloc(i->n_owners * sizeof(*taken.v));
+		if (i->owners[k].record && taken.v)
+			taken.v[taken.n++] = i->owners[k];
 		i->owners[k] = i->owners[--i->n_owners];
 		have = true;
 	}
 	pthread_mutex_unlock(&i->lock);
+	*ret_taken = taken;
 	return have;
+}
+
+void cfs_inode_owner_gone(struct cfs_persist *p, struct cfs_lock_owners *taken)
+{
+	for (unsigned k = 0; k < taken->n; k++)
+		cfs_persist_owner_del(p, taken->v[k].record);
+	free(taken->v);
 }
 
 bool cfs_inode_owner_of_fh(struct cfs_inode *i, const void *fh, uint64_t *ret_owner)

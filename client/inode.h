@@ -17,6 +17,7 @@
 struct cfs_lock_owner {
 	uint64_t owner;
 	const void *fh;
+	uint32_t record;		/* persist.h; 0: none */
 };
 
 struct cfs_inode {
@@ -26,7 +27,9 @@ struct cfs_inode {
 	pthread_mutex_t lock;
 	struct cfs_data *data;		/* of a regular file, once opened; lives as long as this */
 	unsigned n_open;		/* file handles */
-	struct cfs_iostate io;		/* those that the kernel has */
+	struct cfs_iostate io;		/* those that the kernel has, and */
+	struct cfs_fh *parked;		/* those that it has released, but which still count, as the file is mapped */
+	bool inherited;			/* opened by the process before (takeover.h): it may have lost its names since */
 	bool only_ours;			/* atomic: made here, and never opened by another session */
 	bool orphan;			/* no name any more, kept by us: RELEASE at last close */
 	bool told;			/* told_mtime means something */
@@ -68,8 +71,16 @@ void cfs_inodes_walk(struct cfs_client *c, void (*fn)(void *arg, uint64_t ino), 
  * A POSIX lock is about to be taken: 0 or ENOLCK. And: has this owner perhaps one? Then it counts as gone from now on. The
  * kernel says when a process closes a file (its owner), but not when an open file with OFD locks ends: that is told by fh.
  */
-int cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner, const void *fh);
-bool cfs_inode_owner_take(struct cfs_inode *i, uint64_t owner);
+int cfs_inode_owner_add(struct cfs_inode *i, uint64_t owner, const void *fh, struct cfs_persist *p, uint64_t fh_id);
+/* *ret_taken: to be given to cfs_inode_owner_gone() when his locks are; that may be NULL where nobody would take over */
+struct cfs_lock_owners {
+	struct cfs_lock_owner *v;
+	unsigned n;
+};
+bool cfs_inode_owner_take(struct cfs_inode *i, uint64_t owner, struct cfs_lock_owners *ret_taken);
+void cfs_inode_owner_gone(struct cfs_persist *p, struct cfs_lock_owners *taken);
+/* as the process before had it. 0 or ENOLCK */
+int cfs_inode_owner_restore(struct cfs_inode *i, const struct cfs_lock_owner *owner);
 /* some owner that got a lock by this open file, or false */
 bool cfs_inode_owner_of_fh(struct cfs_inode *i, const void *fh, uint64_t *ret_owner);
 

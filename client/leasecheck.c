@@ -35,7 +35,7 @@ uint64_t cfs_breaks_note(struct cfs_breaks *b, uint32_t flags, uint64_t dir, uin
 struct question {
 	uint64_t dir, ino;
 	uint32_t name_hash;
-	bool data;
+	bool data, names;
 };
 
 static bool note_touches(const struct cfs_break_note *n, const struct question *q)
@@ -51,6 +51,8 @@ static bool note_touches(const struct cfs_break_note *n, const struct question *
 		return (flags & CFS_BRK_DATA) && ino == q->ino;
 	if ((flags & CFS_BRK_DIR) && dir == q->dir)
 		return true;
+	if (q->names)
+		return (flags & CFS_BRK_NAME) && dir == q->dir;
 	if (q->name_hash)
 		return (flags & CFS_BRK_NAME) && dir == q->dir && (!hash || hash == q->name_hash);
 	if ((flags & CFS_BRK_DIRATTR) && dir == q->ino)
@@ -79,6 +81,13 @@ bool cfs_breaks_name(const struct cfs_breaks *b, uint64_t since, uint64_t dir, c
 	struct question q = { .dir = dir, .name_hash = cfs_breaks_name_hash(name, len) };
 
 	return cfs_breaks_gen(b) != since && touched(b, since, &q);
+}
+
+bool cfs_breaks_names(const struct cfs_breaks *b, uint64_t since, uint64_t dir)
+{
+	struct question q = { .dir = dir, .names = true };
+
+	return touched(b, since, &q);
 }
 
 bool cfs_breaks_attr(const struct cfs_breaks *b, uint64_t since, uint64_t ino, uint64_t governor)

@@ -45,6 +45,8 @@ uint64_t cfs_breaks_note(struct cfs_breaks *b, uint32_t flags, uint64_t dir, uin
 
 /* was (dir, name) touched by a note after generation `since`? */
 bool cfs_breaks_name(const struct cfs_breaks *b, uint64_t since, uint64_t dir, const char *name, size_t len);
+/* was any name of dir? */
+bool cfs_breaks_names(const struct cfs_breaks *b, uint64_t since, uint64_t dir);
 /* were the attributes of ino, governed by `governor` (cfs_attr.parent; ino itself when that is 0)? */
 bool cfs_breaks_attr(const struct cfs_breaks *b, uint64_t since, uint64_t ino, uint64_t governor);
 /* was the lease on the data of ino? */

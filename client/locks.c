@@ -6,6 +6,7 @@
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
 #include "client/locks.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "client/client_i.h"
 #include "client/transport.h"
@@ -70,12 +71,12 @@ static void finish(struct cfs_locks *l, struct waiter *w, int err, bool answered
 	cfs_list_del(&w->link);
 	l->n--;
 	pthread_mutex_unlock(&l->lock);
-	/* a session's end makes its slots worthless, so nothing needs resolving */
-	cfs_slots_put(&l->c->slots, &w->slot, answered);
 	fuse_req_interrupt_func(w->req, NULL, NULL); /* waits for a callback that runs */
 	t->chan = w->chan;
 	fuse_reply_err(w->req, err);
 	t->chan = NULL;
+	/* a session's end makes its slots worthless, so nothing needs resolving */
+	cfs_slots_put(&l->c->slots, &w->slot, answered);
 	cfs_chan_put(w->chan);
 	free(w);
 }
@@ -286,6 +287,8 @@ void cfs_locks_wait(struct cfs_client *c, struct fuse_req *req, const struct cfs
 {
 	struct cfs_locks *l = c->locks;
 	struct waiter *w = calloc(1, sizeof(*w));
+	struct cfs_slot_use use = { .unique = cfs_thread_unique(cfs_thread_self(c)), .opcode = CFS_OP_LOCK, .lock = body,
+				    .key = cfs_hash64(body, sizeof(*body), CFS_OP_LOCK) };
 	int err = w ? 0 : ENOMEM;
 
 	if (!err) {
@@ -293,7 +296,8 @@ void cfs_locks_wait(struct cfs_client *c, struct fuse_req *req, const struct cfs
 		w->req = req;
 		w->body = *body;
 		w->session_gen = __atomic_load_n(&c->session_gen, __ATOMIC_ACQUIRE);
-		if (cfs_slots_get(&c->slots, 1000, &w->slot))
+		/* one that waited before the daemon died goes on waiting */
+		if (!cfs_slots_claim(&c->slots, &use, &w->slot) && cfs_slots_get(&c->slots, 1000, &use, &w->slot))
 			err = ENOLCK;
 	}
 	if (!err) {

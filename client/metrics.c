@@ -7,6 +7,7 @@
 #include "client/opstat.h"
 #include "client/report.h"
 #include "obs/http.h"
+#include "obs/latency.h"
 #include "obs/prom.h"
 
 #include <errno.h>
@@ -15,7 +16,6 @@
 #include <stdlib.h>
 
 #define LABELS_BYTES	4300u		/* a path, escaped, fits */
-#define BUCKET_STEP	4u		/* latency buckets in one line: a factor of two */
 
 struct cfs_metrics {
 	struct cfs_client *c;
@@ -60,53 +60,27 @@ static const struct cfs_prom_row rows[] = {
 	COUNTER("tiers.*.*", "tier_events_total", "A tier's own counters.", .labels = "tier,event"),
 };
 
-static void op_line(struct cfs_prom *p, const char *name, const char *common, const char *op, const char *le, double v)
-{
-	char labels[LABELS_BYTES + 64];
-
-	snprintf(labels, sizeof(labels), "%s", common);
-	cfs_prom_label(labels, sizeof(labels), "op", op);
-	if (le)
-		cfs_prom_label(labels, sizeof(labels), "le", le);
-	cfs_prom_line(p, name, labels, v);
-}
-
-static void put_latency(struct cfs_prom *p, const char *common, const char *op, const struct cfs_bpf_op *o)
-{
-	uint64_t seen = 0;
-	char le[32];
-
-	for (uint32_t b = 0; b < CFS_BPF_LATS - 1; b++) {
-		seen += o->lat[b];
-		if (b % BUCKET_STEP)
-			continue;
-		snprintf(le, sizeof(le), "%.9g", (double)cfs_bpf_lat_bound_ns(b) / 1e9);
-		op_line(p, "claudefs_fuse_request_duration_seconds_bucket", common, op, le, (double)seen);
-	}
-	seen += o->lat[CFS_BPF_LATS - 1];
-	op_line(p, "claudefs_fuse_request_duration_seconds_bucket", common, op, "+Inf", (double)seen);
-	op_line(p, "claudefs_fuse_request_duration_seconds_sum", common, op, NULL, (double)o->total_ns / 1e9);
-	op_line(p, "claudefs_fuse_request_duration_seconds_count", common, op, NULL, (double)seen);
-}
-
 static void put_ops(struct cfs_prom *p, struct cfs_client *c, const char *common)
 {
 	struct cfs_bpf_op *ops = calloc(CFS_BPF_OPS, sizeof(*ops));
-	char buf[16];
+	char labels[LABELS_BYTES + 64], buf[16];
 
 	if (!ops)
 		return;
 	cfs_opstat_sum(c->opstat, ops);
 	cfs_prom_head(p, "claudefs_fuse_request_errors_total", "counter", "Requests of the kernel that were answered with an error.");
-	for (uint32_t op = 0; op < CFS_BPF_OPS; op++)
-		if (ops[op].count)
-			op_line(p, "claudefs_fuse_request_errors_total", common, cfs_opstat_name(op, buf), NULL,
-				(double)ops[op].errors);
+	for (uint32_t op = 0; op < CFS_BPF_OPS; op++) {
+		if (!ops[op].count)
+			continue;
+		snprintf(labels, sizeof(labels), "%s", common);
+		cfs_prom_label(labels, sizeof(labels), "op", cfs_opstat_name(op, buf));
+		cfs_prom_line(p, "claudefs_fuse_request_errors_total", labels, (double)ops[op].errors);
+	}
 	cfs_prom_head(p, "claudefs_fuse_request_duration_seconds", "histogram",
 		      "Requests of the kernel, from when the daemon took them to its answer.");
 	for (uint32_t op = 0; op < CFS_BPF_OPS; op++)
 		if (ops[op].count)
-			put_latency(p, common, cfs_opstat_name(op, buf), &ops[op]);
+			cfs_latency_prom(p, "claudefs_fuse_request_duration_seconds", common, cfs_opstat_name(op, buf), &ops[op]);
 	free(ops);
 }
 

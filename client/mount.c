@@ -6,19 +6,24 @@
  * connection (umount) or a signal comes (lazy unmount). Then all data is flushed, bounded in time, and the session closed.
  */
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include "client/mount.h"
+#include "client/mount_i.h"
 
 #include "base/log.h"
+#include "base/manager.h"
 #include "client/accel.h"
 #include "client/bpf_maps.h"
 #include "client/client_i.h"
 #include "client/control.h"
 #include "client/fuse_ops.h"
+#include "client/fhtab.h"
 #include "client/fuse_fh.h"
+#include "client/holder.h"
 #include "client/metrics.h"
 #include "client/notify.h"
 #include "client/prefetch.h"
 #include "client/observe.h"
+#include "client/persist.h"
+#include "client/takeover.h"
 #include "client/transport.h"
 
 #include <errno.h>
@@ -44,11 +49,17 @@
 #define CACHE_MAX	(16ull << 30)
 #define DIRTY_MAX	(1ull << 30)
 #define READ_AHEAD_KB	4096
+#define DATA_ENTRIES	4u		/* what is known of a closed file's data takes as much memory as so many names */
 #define FDS_MAX		65536u
+#define MAP_RETRY_MS	500
+#define METRICS_TRIES	20u
+#define METRICS_TRY_MS	100
+#define LEAVE_MS	5000u		/* for requests that are being served, when the next process is ready */
 
 struct mounted {
 	const struct cfs_mount_opts *o;
 	struct cfs_client *c;
+	struct cfs_persist *persist;	/* c's, or NULL */
 	const char *servers[CFS_MOUNT_SERVERS_MAX];
 	char name[CFS_NAME_MAX + 1];
 	char cachedir[PATH_MAX];
@@ -95,12 +106,15 @@ static int make_client(struct mounted *m)
 	const struct cfs_mount_opts *o = m->o;
 	struct cfs_client_opts co = {
 		.servers = m->servers, .n_servers = o->n_servers, .name = m->name, .softerr = o->softerr,
-		.timeo_ms = o->timeo_s * 1000, .cache_none = o->cache_none, .ro = o->ro,
+		.timeo_ms = o->timeo_s * 1000, .cache_none = o->cache_none, .no_through = o->no_through, .ro = o->ro,
 		.cache_entries = o->cache_entries, .bpf = o->bpf != CFS_TIER_WANT_OFF,
+		.pass_min = o->pass_min, .pass_max = o->pass_max,
 	};
 	const enum cfs_tier_want want[CFS_TIERS] = {
 		[CFS_TIER_URING] = o->uring, [CFS_TIER_PASSTHROUGH] = o->passthrough, [CFS_TIER_BPF] = o->bpf,
+		[CFS_TIER_PERSIST] = m->persist ? o->persist : CFS_TIER_WANT_OFF,
 	};
+	enum cfs_tier_want wanted[CFS_TIERS];
 	char host[64] = "";
 	int rc;
 
@@ -111,8 +125,14 @@ static int make_client(struct mounted *m)
 	rc = cfs_client_create(&co, &m->c);
 	if (rc)
 		return fail(m, rc, "out of memory");
-	cfs_tiers_init(m->c, want);
-	return cfs_client_start(m->c, m->err, sizeof(m->err));
+	memcpy(wanted, want, sizeof(wanted));
+	if (m->persist)	/* requests in rings die with their process; backing files are known to nobody after it */
+		wanted[CFS_TIER_URING] = wanted[CFS_TIER_PASSTHROUGH] = CFS_TIER_WANT_OFF;
+	cfs_tiers_init(m->c, wanted);
+	m->c->persist = m->c->slots.p = m->persist;
+	if (m->persist)
+		m->c->oid_seq = &m->persist->head->oid_seq;
+	return 0;
 }
 
 static void inval_pages(void *arg, uint64_t ino, int64_t off, int64_t len)
@@ -133,6 +153,16 @@ static void changing(void *arg, uint64_t ino, bool begin)
 		cfs_busy_end(arg, ino);
 }
 
+/* should we die before it is answered, it must not be put at the new end a second time */
+static void appending(void *arg, uint64_t off)
+{
+	struct cfs_client *c = arg;
+	uint64_t unique = cfs_thread_unique(cfs_thread_self(c));
+
+	if (unique)
+		cfs_persist_append_at(c->persist, unique, off);
+}
+
 static void fill_maps(struct cfs_client *c)
 {
 	struct cfs_prefetch *p = NULL;
@@ -151,6 +181,11 @@ static int make_cachedir(struct mounted *m)
 	const char *tmp = getenv("TMPDIR");
 	char base[PATH_MAX - 16];
 
+	if (m->c->takeover) {
+		snprintf(m->cachedir, sizeof(m->cachedir), "%s", m->persist->head->cachedir);
+		m->own_cachedir = m->persist->head->own_cachedir;
+		return 0;
+	}
 	if (m->o->cachedir[0]) {
 		snprintf(m->cachedir, sizeof(m->cachedir), "%s", m->o->cachedir);
 		return 0;
@@ -167,14 +202,22 @@ static int make_cachedir(struct mounted *m)
 
 static int start_data(struct mounted *m)
 {
-	struct cfs_data_params p = { .cachedir = m->cachedir, .cache_bytes = m->o->cache_bytes,
+	struct cfs_data_params p = { .cachedir = m->cachedir, .cache_fd = m->c->takeover ? m->persist->cache_fd : 0,
+				     .inherited = m->c->takeover != NULL, .cache_bytes = m->o->cache_bytes,
 				     .dirty_bytes = m->o->dirty_bytes, .flush_ms = FLUSH_MS,
-				     .inval_pages = inval_pages, .ahead = ahead, .changing = changing, .arg = m->c };
+				     .inodes = m->o->cache_entries / DATA_ENTRIES,
+				     .inval_pages = inval_pages, .ahead = ahead, .changing = changing, .arg = m->c,
+				     .gates = m->persist ? NULL : &cfs_gates_ops,
+				     .appending = m->persist ? appending : NULL };
 	struct statvfs sv;
 	int rc = make_cachedir(m);
 
 	if (rc)
 		return rc;
+	if (m->persist && !m->c->takeover) {
+		snprintf(m->persist->head->cachedir, sizeof(m->persist->head->cachedir), "%s", m->cachedir);
+		m->persist->head->own_cachedir = m->own_cachedir;
+	}
 	if (!p.cache_bytes) {
 		p.cache_bytes = CACHE_MAX;
 		/* half of what is free: the rest of the machine needs its disk, too */
@@ -204,14 +247,13 @@ static void append_escaped(char *out, size_t len, const char *text)
 	out[n] = 0;
 }
 
-static int mount_fuse(struct mounted *m)
+static int new_session(struct mounted *m)
 {
 	const struct cfs_mount_opts *o = m->o;
 	char text[8192] = "default_permissions,subtype=claudefs,fsname=";
 	char *argv[] = { (char *)"claudefs", (char *)"-o", text, NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 	struct cfs_client *c = m->c;
-	int rc;
 
 	for (unsigned i = 0; i < o->n_servers; i++) {
 		if (i)
@@ -242,9 +284,22 @@ static int mount_fuse(struct mounted *m)
 	if (!c->se)
 		return fail(m, -EINVAL, "libfuse refuses the options: %s", fuse_said);
 	fuse_said[0] = 0;
+	return 0;
+}
+
+static int mount_fuse(struct mounted *m)
+{
+	const struct cfs_mount_opts *o = m->o;
+	struct cfs_client *c = m->c;
+	int rc = new_session(m);
+
+	if (rc)
+		return rc;
 	if (fuse_session_mount(c->se, o->mountpoint))
 		return fail(m, -EIO, "cannot mount at %s: %s", o->mountpoint, fuse_said[0] ? fuse_said : strerror(errno));
-	rc = cfs_transport_create(c, o->workers_max, &c->transport);
+	if (m->persist)
+		m->persist->fuse_fd = fuse_session_fd(c->se);
+	rc = cfs_transport_create(c, fuse_session_fd(c->se), o->workers_max, &c->transport);
 	if (!rc)
 		rc = cfs_transport_start(c->transport);
 	if (rc)
@@ -274,7 +329,11 @@ static int check_root(struct mounted *m)
 	struct cfs_attr_rep rep;
 	struct cfs_call call = { .opcode = CFS_OP_GETATTR, .body = &iov, .n_body = 1, .rep = &rep, .rep_max = sizeof(rep),
 				 .timeout_ms = INIT_MS };
-	int rc = cfs_call(m->c, &call);
+	int rc;
+
+	/* a server that has started anew waits a lease and a bit for the sessions of before (docs/leases.md) */
+	call.timeout_ms += m->c->lease_ms + m->c->lease_ms / 4;
+	rc = cfs_call(m->c, &call);
 
 	if (!rc && (call.rep_len != sizeof(rep) || !S_ISDIR(cfs_le32_to_cpu(rep.attr.mode))))
 		rc = -EPROTO;
@@ -338,6 +397,95 @@ static void raise_fd_limit(void)
 		cfs_warn("no more than %llu files can be open: %s", (unsigned long long)r.rlim_cur, strerror(errno));
 }
 
+/* a mount that was not there */
+static int begin(struct mounted *m)
+{
+	int rc = cfs_client_start(m->c, m->err, sizeof(m->err));
+
+	if (!rc)
+		rc = start_data(m);
+	if (!rc)
+		rc = mount_fuse(m);
+	if (!rc)
+		rc = wait_for_init(m);
+	if (!rc)
+		rc = check_root(m);
+	if (rc || !m->persist)
+		return rc;
+	m->persist->head->life = 1;
+	if (cfs_tier_ready(m->c, CFS_TIER_PERSIST))
+		rc = cfs_holder_tell(m->persist->holder, CFS_HOLDER_CACHE, NULL, cfs_data_cachedir(m->c));
+	if (!rc && cfs_tier_ready(m->c, CFS_TIER_PERSIST))
+		rc = cfs_holder_tell(m->persist->holder, CFS_HOLDER_FD, NULL, m->persist->fuse_fd);
+	return rc ? fail(m, rc, "the holder has gone") : 0;
+}
+
+/* could we? Then wait until the one before has gone. Nothing outside of this process is touched before that */
+static int await_turn(struct mounted *m)
+{
+	struct cfs_pst_head *h = m->persist->head;
+	char text[CFS_HOLDER_TEXT_MAX] = "";
+	int rc = new_session(m);
+
+	if (!rc)
+		rc = cfs_transport_create(m->c, m->persist->fuse_fd, m->o->workers_max, &m->c->transport);
+	if (rc)
+		return fail(m, rc, "cannot serve %s: %s", m->o->mountpoint, strerror(-rc));
+	rc = cfs_takeover_init(m->c, text, sizeof(text));
+	if (rc) {
+		cfs_holder_tell(m->persist->holder, CFS_HOLDER_NO, text[0] ? text : strerror(-rc), -1);
+		return fail(m, rc, "cannot take over %s: %s", m->o->mountpoint, text[0] ? text : strerror(-rc));
+	}
+	rc = cfs_holder_tell(m->persist->holder, CFS_HOLDER_READY, NULL, -1);
+	if (!rc && cfs_holder_hear(m->persist->holder, -1, text, sizeof(text)) != CFS_HOLDER_GO)
+		rc = -ECANCELED;
+	if (rc)
+		return fail(m, rc, "it is not our turn to serve %s", m->o->mountpoint);
+	h->life++;
+	h->upgrades += text[0] == 'U';
+	h->deaths += text[0] != 'U';
+	cfs_fhtab_set_life(m->c->fhtab, h->life);
+	cfs_info("%s: process %u goes on with the mount: the one before %s", m->o->mountpoint, h->life,
+		 text[0] == 'U' ? "has left" : "died");
+	return 0;
+}
+
+/*
+ * Where data is, before anybody is promised any. While no server can be asked nobody could be answered either; but the kernel may end
+ * the connection, or somebody us.
+ */
+static int await_map(struct mounted *m)
+{
+	struct pollfd p[2] = { { .fd = m->signal_fd, .events = POLLIN }, { .fd = m->persist->fuse_fd, .events = 0 } };
+	int rc;
+
+	while ((rc = cfs_client_map_refresh(m->c)) && !(poll(p, 2, MAP_RETRY_MS) > 0))
+		cfs_warn("cannot fetch the cluster map: %s", strerror(rc < 0 ? -rc : rc < 512 ? rc : EPROTO));
+	return 0;
+}
+
+/* a mount whose daemon died, or leaves */
+static int go_on(struct mounted *m)
+{
+	int rc = await_turn(m);
+
+	if (!rc)
+		rc = start_data(m);
+	/* a recall asks what is open: so that is known before the servers know of us */
+	if (!rc)
+		rc = cfs_takeover_inherit(m->c);
+	if (!rc)
+		rc = cfs_client_start(m->c, m->err, sizeof(m->err));
+	if (!rc)
+		rc = await_map(m);
+	/* before the first request is read: what is being served would come again, too */
+	if (!rc)
+		rc = cfs_takeover_resume(m->c);
+	if (!rc)
+		rc = cfs_transport_start(m->c->transport);
+	return rc;
+}
+
 static int set_up(struct mounted *m)
 {
 	sigset_t set;
@@ -354,14 +502,10 @@ static int set_up(struct mounted *m)
 	if (m->signal_fd < 0)
 		return fail(m, -errno, "signalfd: %s", strerror(errno));
 	rc = make_client(m);
+	if (!rc && m->persist)
+		rc = cfs_holder_watch_me(m->persist->holder);
 	if (!rc)
-		rc = start_data(m);
-	if (!rc)
-		rc = mount_fuse(m);
-	if (!rc)
-		rc = wait_for_init(m);
-	if (!rc)
-		rc = check_root(m);
+		rc = m->persist && m->persist->takeover ? go_on(m) : begin(m);
 	if (!rc)
 		cfs_observe_start(m->c, m->o);
 	/* people may want to see what could be answered where nothing can answer */
@@ -374,7 +518,14 @@ static int set_up(struct mounted *m)
 	raise_read_ahead(m->o->mountpoint);
 	if (m->o->metrics_port) {
 		rc = cfs_metrics_start(m->c, m->o, &m->c->metrics);
-		if (rc)
+		/* of the process before, which may not be quite gone */
+		for (unsigned i = 0; rc == -EADDRINUSE && m->c->takeover && i < METRICS_TRIES; i++) {
+			poll(NULL, 0, METRICS_TRY_MS);
+			rc = cfs_metrics_start(m->c, m->o, &m->c->metrics);
+		}
+		if (rc && m->c->takeover)
+			cfs_warn("option 'metrics=%u': %s", m->o->metrics_port, strerror(-rc));
+		else if (rc)
 			return fail(m, rc, "option 'metrics=%u': %s", m->o->metrics_port, strerror(-rc));
 	}
 	rc = cfs_control_start(m->c, m->o, &m->c->control);
@@ -383,25 +534,95 @@ static int set_up(struct mounted *m)
 	return 0;
 }
 
-static void serve(struct mounted *m)
+static void upgrade_is(struct cfs_client *c, enum cfs_upgrade state, const char *text)
 {
-	struct pollfd p[2] = { { .fd = m->signal_fd, .events = POLLIN },
-			       { .fd = cfs_transport_end_fd(m->c->transport), .events = POLLIN } };
+	pthread_mutex_lock(&c->lock);
+	c->persist->upgrade = state;
+	snprintf(c->persist->refused, sizeof(c->persist->refused), "%s", text);
+	pthread_cond_broadcast(&c->cond);
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* the holder said something, or has gone. True: we are to leave */
+static bool hear_holder(struct mounted *m)
+{
+	char text[CFS_HOLDER_TEXT_MAX];
+
+	switch (cfs_holder_hear(m->persist->holder, 0, text, sizeof(text))) {
+	case CFS_HOLDER_LEAVE:
+		upgrade_is(m->c, CFS_UPGRADE_LEAVING, "");
+		return true;
+	case CFS_HOLDER_NO:
+		upgrade_is(m->c, CFS_UPGRADE_REFUSED, text);
+		break;
+	case 0:
+		cfs_warn("the holder has gone: the mount goes on, and ends with this process");
+		__atomic_store_n(&m->persist->alone, true, __ATOMIC_RELEASE);
+		upgrade_is(m->c, CFS_UPGRADE_REFUSED, "the holder of the mount has gone");
+		break;
+	}
+	return false;
+}
+
+/* libfuse would do it, had it mounted in this process */
+static int unmount_as_user(const char *mountpoint)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		execlp("fusermount3", "fusermount3", "-u", "-q", "-z", "--", mountpoint, (char *)NULL);
+		_exit(127);
+	}
+	return pid < 0 || waitpid(pid, &status, 0) != pid || status ? -EPERM : 0;
+}
+
+/* true: another process is to go on */
+static bool serve(struct mounted *m)
+{
+	struct pollfd p[3] = { { .fd = m->signal_fd, .events = POLLIN },
+			       { .fd = cfs_transport_end_fd(m->c->transport), .events = POLLIN },
+			       { .fd = m->persist ? m->persist->holder : -1, .events = POLLIN } };
 	struct signalfd_siginfo si;
 
 	while (!p[1].revents) {
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
+		if (poll(p, 3, -1) < 0 && errno != EINTR)
 			break;
+		if (p[2].revents && hear_holder(m))
+			return true;
+		if (p[2].revents && __atomic_load_n(&m->persist->alone, __ATOMIC_ACQUIRE))
+			p[2].fd = -1;
 		if (!(p[0].revents & POLLIN) || read(m->signal_fd, &si, sizeof(si)) != sizeof(si))
 			continue;
 		cfs_info("signal %u: unmounting", si.ssi_signo);
-		if (!m->unmounted && umount2(m->o->mountpoint, MNT_DETACH) && errno != EPERM)
+		if (!m->unmounted && umount2(m->o->mountpoint, MNT_DETACH) &&
+		    (errno != EPERM || (m->c->takeover && unmount_as_user(m->o->mountpoint))))
 			cfs_warn("umount %s: %s", m->o->mountpoint, strerror(errno));
 		m->unmounted = true;
 		/* files that are still open keep the connection; they get a while */
 		poll(&p[1], 1, (int)END_MS);
 		break;
 	}
+	return false;
+}
+
+/*
+ * The next one is ready: finish what was begun, bounded, and end. The kernel and the servers are told nothing, and all that the next one
+ * needs stays; what is still unanswered comes again.
+ */
+static void leave(struct mounted *m)
+{
+	struct cfs_client *c = m->c;
+
+	cfs_control_stop(c->control);
+	cfs_observe_disconnect(c);
+	cfs_metrics_stop(c->metrics);
+	if (!cfs_transport_quiesce(c->transport, LEAVE_MS))
+		cfs_warn("requests that take long are left to the next process");
+	cfs_tiers_stop(c);
+	cfs_observe_stop(c);
+	cfs_info("left to the next process");
+	_exit(CFS_EXIT_LEFT);
 }
 
 static void *end_watch(void *arg)
@@ -425,6 +646,8 @@ static int tear_down(struct mounted *m)
 	pthread_t watch;
 	int rc = 0;
 
+	if (m->persist)
+		cfs_holder_tell(m->persist->holder, CFS_HOLDER_END, NULL, -1);
 	if (c) {
 		watched = !pthread_create(&watch, NULL, end_watch, c);
 		cfs_control_stop(c->control);
@@ -434,10 +657,13 @@ static int tear_down(struct mounted *m)
 		cfs_transport_destroy(c->transport);
 		c->transport = NULL;
 		cfs_observe_stop(c);
+		cfs_takeover_stop(c);
 		cfs_fh_drop_all(c);
+		cfs_session_rest(c);
 		if (cfs_has_data(c))
 			rc = cfs_data_stop(c, END_MS);
 		c->data_started = false;
+		cfs_gates_destroy(c);
 		if (rc)
 			cfs_err("data that was written could not be saved");
 		cfs_client_stop(c);
@@ -452,6 +678,7 @@ static int tear_down(struct mounted *m)
 			pthread_join(watch, NULL);
 		cfs_client_destroy(c);
 	}
+	cfs_persist_close(m->persist);
 	if (m->own_cachedir)
 		rmdir(m->cachedir);
 	if (m->signal_fd >= 0)
@@ -459,10 +686,10 @@ static int tear_down(struct mounted *m)
 	return rc;
 }
 
-/* report: where the parent waits for a word, or -1 in the foreground */
-static int run(const struct cfs_mount_opts *o, int report)
+int cfs_mount_run(const struct cfs_mount_opts *o, int report, struct cfs_persist *persist)
 {
-	struct mounted m = { .o = o, .signal_fd = -1 };
+	struct mounted m = { .o = o, .signal_fd = -1, .persist = persist };
+	bool quiet = persist && persist->takeover;
 	int rc = set_up(&m), rc2;
 
 	if (rc) {
@@ -470,10 +697,15 @@ static int run(const struct cfs_mount_opts *o, int report)
 			fail(&m, rc, "%s", strerror(rc < 0 ? -rc : EIO));
 		if (report >= 0)
 			dprintf(report, "%s", m.err);
+		else if (quiet)
+			cfs_err("%s", m.err);
 		else
 			fprintf(stderr, "claudefs: %s\n", m.err);
 	} else {
-		cfs_info("%s is mounted at %s", o->servers[0], o->mountpoint);
+		if (!quiet)
+			cfs_info("%s is mounted at %s", o->servers[0], o->mountpoint);
+		if (o->foreground)
+			cfs_manager_notify("READY=1");
 		if (report >= 0) {
 			int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -487,97 +719,9 @@ static int run(const struct cfs_mount_opts *o, int report)
 	}
 	if (report >= 0)
 		close(report);
-	if (!rc)
-		serve(&m);
+	if (!rc && serve(&m))
+		leave(&m);
 	rc2 = tear_down(&m);
 	cfs_info("%s is unmounted", o->mountpoint);
 	return rc || rc2 ? 1 : 0;
-}
-
-static int start_log(const struct cfs_mount_opts *o)
-{
-	enum cfs_log_level level = o->debug ? CFS_LOG_DEBUG : CFS_LOG_INFO;
-	char path[PATH_MAX], *dot;
-
-	if (o->logfile[0])
-		return cfs_log_init("claudefs", o->logfile, level);
-	if (o->foreground)
-		return cfs_log_init("claudefs", NULL, level);
-	/* beside the control socket */
-	if (cfs_mount_control_path(o->mountpoint, path, sizeof(path) - 4))
-		return cfs_log_init("claudefs", NULL, level);
-	dot = strrchr(path, '/');
-	*dot = 0;
-	if (mkdir(path, 0755) && errno != EEXIST)
-		return cfs_log_init("claudefs", NULL, level);
-	*dot = '/';
-	strcpy(strrchr(path, '.'), ".log");
-	if (cfs_log_init("claudefs", path, level))
-		return cfs_log_init("claudefs", NULL, level);
-	return 0;
-}
-
-static int wait_for_child(const struct cfs_mount_opts *o, pid_t pid, int fd)
-{
-	char text[512];
-	size_t n = 0;
-	struct stat st;
-	ssize_t got;
-
-	while (n < sizeof(text) - 1 && (got = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
-		n += (size_t)got;
-	text[n] = 0;
-	close(fd);
-	if (n == 1 && !text[0]) {
-		if (!stat(o->mountpoint, &st))
-			return 0;
-		fprintf(stderr, "claudefs: %s: %s\n", o->mountpoint, strerror(errno));
-		return 1;
-	}
-	waitpid(pid, NULL, 0);
-	fprintf(stderr, "claudefs: %s\n", n ? text : "the process that serves the mount died");
-	return 1;
-}
-
-int cfs_mount_main(const struct cfs_mount_opts *o)
-{
-	struct stat st;
-	int fds[2], rc;
-	pid_t pid;
-
-	if (stat(o->mountpoint, &st) || !S_ISDIR(st.st_mode)) {
-		fprintf(stderr, "claudefs: mount point %s: %s\n", o->mountpoint,
-			S_ISDIR(st.st_mode) ? strerror(errno) : errno == ENOENT ? strerror(errno) : "not a directory");
-		return 1;
-	}
-	if (!o->n_servers) {
-		fprintf(stderr, "claudefs: no server was named\n");
-		return 1;
-	}
-	rc = start_log(o);
-	if (rc) {
-		fprintf(stderr, "claudefs: log file %s: %s\n", o->logfile, strerror(-rc));
-		return 1;
-	}
-	if (o->foreground)
-		return run(o, -1);
-	if (pipe2(fds, O_CLOEXEC)) {
-		fprintf(stderr, "claudefs: pipe: %s\n", strerror(errno));
-		return 1;
-	}
-	fflush(NULL);
-	pid = fork();
-	if (pid < 0) {
-		fprintf(stderr, "claudefs: fork: %s\n", strerror(errno));
-		return 1;
-	}
-	if (!pid) {
-		close(fds[0]);
-		setsid();
-		if (chdir("/"))
-			cfs_warn("chdir /: %s", strerror(errno));
-		exit(run(o, fds[1]));
-	}
-	close(fds[1]);
-	return wait_for_child(o, pid, fds[0]);
 }

@@ -29,8 +29,13 @@ struct cfs_mount_opts {
 	bool ro, nosuid, nodev, noexec, sync, dirsync;
 	bool allow_other;
 	bool softerr;
+	bool no_through;		/* nothrough: leases of contended files are passed on instead */
 	bool cache_none;		/* cache=none: ask the server every time */
-	enum cfs_tier_want uring, passthrough, bpf;
+	enum cfs_tier_want uring, passthrough, bpf, persist;
+	uint64_t pass_min, pass_max;	/* bytes of a named file that may be passed through; pass_min 0: all of them, at once */
+	uint32_t persist_deaths;	/* of the daemon within a minute; with more the mount ends */
+	/* how this program is called to go on with a mount (persist.h): NULL-terminated, argv[0] first; the caller's */
+	const char *const *restart_argv;
 	uint32_t metrics_port;		/* on 127.0.0.1; 0: none */
 	uint64_t bpf_mem;		/* ceiling of the BPF tables, bytes; 0: only what an answering program needs */
 };
@@ -54,6 +59,9 @@ int cfs_mount_parse_source(struct cfs_mount_opts *o, const char *text, char *err
  * Return: exit code: 0 or 1.
  */
 int cfs_mount_main(const struct cfs_mount_opts *o);
+
+/* was this program started to go on with a mount? Then nothing may look at its mount point before cfs_mount_main() */
+bool cfs_mount_goes_on(void);
 
 /* the device number of what is mounted last at a mount point that is spelled as mountinfo does. 0, -ENOENT, -errno */
 int cfs_mount_device(const char *mountpoint, unsigned *ret_major, unsigned *ret_minor);

@@ -16,7 +16,7 @@
 #define DEFAULT_PORT	"9510"
 #define ESCAPED_MAX	80u	/* longer mount points are known by a hash */
 
-enum opt_kind { O_FLAG, O_FLAG_OFF, O_SIZE, O_COUNT, O_PATH, O_CACHE, O_TIER, O_IGNORE };
+enum opt_kind { O_FLAG, O_FLAG_OFF, O_TIER_FLAG, O_SIZE, O_COUNT, O_PATH, O_CACHE, O_TIER, O_IGNORE };
 
 static const struct opt {
 	const char *name;
@@ -48,11 +48,17 @@ static const struct opt {
 	{ "timeo", O_COUNT, AT(timeo_s), 1, 86400 },
 	{ "workers_max", O_COUNT, AT(workers_max), 2, 4096 },
 	{ "cache", O_CACHE, AT(cache_none), 0, 0 },
+	{ "nothrough", O_FLAG, AT(no_through), 0, 0 },
+	{ "through", O_FLAG_OFF, AT(no_through), 0, 0 },
 	{ "uring", O_TIER, AT(uring), 0, 0 },
 	{ "passthrough", O_TIER, AT(passthrough), 0, 0 },
+	{ "pass_min", O_SIZE, AT(pass_min), 0, 1ull << 50 },
+	{ "pass_max", O_SIZE, AT(pass_max), 0, 1ull << 50 },
 	{ "bpf", O_TIER, AT(bpf), 0, 0 },
+	{ "persist", O_TIER_FLAG, AT(persist), 0, 0 },
+	{ "persist_deaths", O_COUNT, AT(persist_deaths), 1, 4000 },
 	{ "metrics", O_COUNT, AT(metrics_port), 1, 65535 },
-	{ "bpf_mem", O_SIZE, AT(bpf_mem), 1 << 20, 1ull << 36 },
+	{ "bpf_mem", O_SIZE, AT(bpf_mem), 1 << 16, 1ull << 36 },
 #undef AT
 	/* always so, or nothing to us */
 	{ "default_permissions", O_IGNORE, 0, 0, 0 },
@@ -74,6 +80,10 @@ void cfs_mount_opts_init(struct cfs_mount_opts *o)
 {
 	memset(o, 0, sizeof(*o));
 	o->cache_entries = 1000000;
+	o->persist = CFS_TIER_WANT_OFF;
+	o->persist_deaths = 5;
+	o->pass_min = 64 << 10;
+	o->pass_max = 256 << 20;
 	o->timeo_s = 60;
 	o->workers_max = 64;
 	o->allow_other = geteuid() == 0;
@@ -160,8 +170,9 @@ static int set_opt(struct cfs_mount_opts *o, const struct opt *opt, const char *
 		else
 			o->cache_none = !strcmp(value, "none");
 		break;
+	case O_TIER_FLAG:
 	case O_TIER:
-		rc = parse_tier(value, field);
+		rc = parse_tier(value ? value : "on", field);
 		break;
 	case O_IGNORE:
 		break;
@@ -173,7 +184,7 @@ static int set_opt(struct cfs_mount_opts *o, const struct opt *opt, const char *
 		snprintf(err, errlen, "option '%s=%s': %s", opt->name, value,
 			 opt->kind == O_PATH ? "must be an absolute path" :
 			 opt->kind == O_CACHE ? "must be strict or none" :
-			 opt->kind == O_TIER ? "must be auto, on or off" : "not a number");
+			 opt->kind == O_TIER || opt->kind == O_TIER_FLAG ? "must be auto, on or off" : "not a number");
 	return rc ? -EINVAL : 0;
 }
 

@@ -96,6 +96,20 @@ void cfs_kernel_has_pages(struct cfs_client *c, uint64_t ino)
 		__atomic_or_fetch(p, bit, __ATOMIC_SEQ_CST);
 }
 
+void cfs_kernel_has_all(struct cfs_client *c, uint64_t until_ns)
+{
+	for (size_t i = 0; i < CFS_KERNEL_PAGES; i++)
+		__atomic_store_n(&c->kernel_pages[i], UINT64_MAX, __ATOMIC_SEQ_CST);
+	for (size_t i = 0; i < CFS_ATTR_TOLD; i++)
+		__atomic_store_n(&c->attr_told[i], cfs_boot_ns(), __ATOMIC_SEQ_CST);
+	for (size_t i = 0; i < CFS_BPF_ATTR_UNTIL; i++)
+		raise_until(&c->gate->attr_until[i], until_ns);
+	for (size_t i = 0; i < CFS_BPF_BUSY; i++) {
+		raise_until(&c->gate->home_until[i], until_ns);
+		raise_until(&c->gate->name_until[i], until_ns);
+	}
+}
+
 static void put_job(struct note_job *j)
 {
 	if (!--j->refs)

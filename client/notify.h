@@ -26,6 +26,8 @@ struct cfs_notify;
  */
 void cfs_kernel_has_attr(struct cfs_client *c, const struct cfs_attr *attr, uint64_t until_ns);
 void cfs_kernel_has_pages(struct cfs_client *c, uint64_t ino);
+/* it may have anything, until then: another process told it (takeover.h) */
+void cfs_kernel_has_all(struct cfs_client *c, uint64_t until_ns);
 
 /* until when the kernel may keep names of a directory, of which the daemon gave it none after until_ns; or attributes under it */
 uint64_t cfs_kernel_names_until(struct cfs_client *c, uint64_t dir, uint64_t until_ns);

@@ -9,6 +9,7 @@
 #include "client/client_i.h"
 #include "client/opstat.h"
 #include "client/report.h"
+#include "obs/latency.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -71,17 +72,6 @@ static json_t *name_json(const char *name, size_t len)
 }
 
 /* ---- samples ---------------------------------------------------------------------------------------------- */
-static json_t *op_json(const struct cfs_bpf_op *op)
-{
-	json_t *lat = json_array();
-
-	for (uint32_t b = 0; b < CFS_BPF_LATS; b++)
-		if (op->lat[b])
-			json_array_append_new(lat, json_pack("[i, o]", (int)b, integer(op->lat[b])));
-	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "count", integer(op->count), "errors", integer(op->errors), "total_ns",
-			 integer(op->total_ns), "max_ns", integer(op->max_ns), "latency", lat);
-}
-
 /* paths of the hottest inodes, from their ends up to the root, as far as the names on the way are cached */
 struct paths {
 	unsigned n;
@@ -157,7 +147,7 @@ static json_t *sample_json(struct cfs_observe *ob)
 	cfs_observe_sample(ob, s);
 	for (uint32_t op = 0; op < CFS_BPF_OPS; op++)
 		if (s->ops[op].count)
-			json_object_set_new(ops, cfs_opstat_name(op, buf), op_json(&s->ops[op]));
+			json_object_set_new(ops, cfs_opstat_name(op, buf), cfs_latency_json(&s->ops[op]));
 	doc = json_pack("{s:s, s:o, s:o}", "view", s->kernel ? "kernel" : "client", "time_ns", integer(cfs_boot_ns()), "ops", ops);
 	if (s->kernel) {
 		json_object_set_new(doc, "inflight", integer(s->inflight));

@@ -86,21 +86,6 @@ void cfs_opstat_add(struct cfs_bpf_op *a, const struct cfs_bpf_op *b)
 		a->lat[i] += get(&b->lat[i]);
 }
 
-uint64_t cfs_opstat_percentile_ns(const struct cfs_bpf_op *op, unsigned permille)
-{
-	uint64_t all = 0, wanted, seen = 0;
-
-	for (uint32_t b = 0; b < CFS_BPF_LATS; b++)
-		all += op->lat[b];
-	wanted = (all * permille + 999) / 1000;
-	for (uint32_t b = 0; b < CFS_BPF_LATS && all; b++) {
-		seen += op->lat[b];
-		if (seen >= wanted && seen)
-			return cfs_bpf_lat_bound_ns(b);
-	}
-	return 0;
-}
-
 void cfs_opstat_sum(const struct cfs_opstat *s, struct cfs_bpf_op ret_sum[CFS_BPF_OPS])
 {
 	for (unsigned op = 0; op < CFS_BPF_OPS; op++) {

@@ -24,8 +24,6 @@ void cfs_opstat_sum(const struct cfs_opstat *s, struct cfs_bpf_op ret_sum[CFS_BP
 
 /* adds b to a */
 void cfs_opstat_add(struct cfs_bpf_op *a, const struct cfs_bpf_op *b);
-/* the latency that `permille` of the requests did not exceed, rounded up to a bucket's bound; 0 when there were none */
-uint64_t cfs_opstat_percentile_ns(const struct cfs_bpf_op *op, unsigned permille);
 /* "lookup"; of an opcode without a name "op_63", in buf */
 const char *cfs_opstat_name(uint32_t opcode, char buf[16]);
 

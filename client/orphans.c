@@ -88,6 +88,21 @@ static bool look_at(struct cfs_client *c, const struct watched *w)
 	return rc || !links || cfs_boot_ns() >= w->until_ns;
 }
 
+void cfs_orphan_inherited(struct cfs_client *c, uint64_t ino)
+{
+	uint32_t links = 0;
+	int rc;
+
+	cfs_victim_begin(c, ino); /* who opens it just now waits */
+	rc = links_of(c, ino, &links);
+	if (!rc && !links && !cfs_inode_set_orphan(c, ino))
+		cfs_op_release_orphan(c, ino, false);
+	cfs_victim_end(c, ino);
+	/* the one before may have said that it is open here to a mutation that is still to come */
+	if (!rc && links)
+		cfs_orphan_watch(c, ino);
+}
+
 static void watch_job(struct cfs_client *c, void *arg)
 {
 	struct cfs_orphans *o = arg;

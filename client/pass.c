@@ -17,14 +17,12 @@
 #include <fcntl.h>
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
 #include <fuse3/fuse_lowlevel.h>
-#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define ROOM_PART 16u	/* this part of the cache's disk must be free for a new passthrough file */
@@ -42,27 +40,8 @@ struct cfs_pass {
 
 static const struct timespec mark = { .tv_sec = 1, .tv_nsec = 1 };
 
-/* ---- the tier -------------------------------------------------------------------------------- */
-static bool may_register(void)
-{
-	struct __user_cap_header_struct h = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct d[_LINUX_CAPABILITY_U32S_3];
-
-	return !syscall(SYS_capget, &h, d) && (d[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective & CAP_TO_MASK(CAP_SYS_ADMIN));
-}
-
-static int probe(const struct cfs_tier_env *env, char *why, size_t len)
-{
-	if (!(env->flags & FUSE_PASSTHROUGH))
-		snprintf(why, len, "this kernel has no FUSE passthrough (6.9 has)");
-	else if (!may_register())
-		snprintf(why, len, "needs CAP_SYS_ADMIN");
-	else
-		return 0;
-	return -EOPNOTSUPP;
-}
-
-static int backing_open(struct cfs_client *c, int fd, uint32_t *ret_id)
+/* ---- backing files ------------------------------------------------------------------------------ */
+int cfs_pass_register(struct cfs_client *c, int fd, uint32_t *ret_id)
 {
 	struct fuse_backing_map map = { .fd = fd };
 	int id = ioctl(fuse_session_fd(c->se), FUSE_DEV_IOC_BACKING_OPEN, &map);
@@ -73,66 +52,19 @@ static int backing_open(struct cfs_client *c, int fd, uint32_t *ret_id)
 	return 0;
 }
 
-static int file_open(struct cfs_client *c)
+void cfs_pass_unregister(struct cfs_client *c, uint32_t id)
+{
+	/* what is still mapped keeps the file; after an unmount the number is gone already */
+	ioctl(fuse_session_fd(c->se), FUSE_DEV_IOC_BACKING_CLOSE, &id);
+}
+
+int cfs_pass_file_open(struct cfs_client *c)
 {
 	int fd = openat(cfs_data_cachedir(c), ".", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
 
 	return fd < 0 ? -errno : fd;
 }
 
-static int start(struct cfs_client *c, char *why, size_t len)
-{
-	int fd = file_open(c), rc = fd < 0 ? fd : 0;
-	uint32_t id;
-
-	if (rc) {
-		snprintf(why, len, "the cache directory's file system has no nameless files: %s", strerror(-rc));
-		return rc;
-	}
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096)) {
-		rc = -errno;
-		snprintf(why, len, "the cache directory's file system has no holes: %s", strerror(-rc));
-		goto out;
-	}
-	rc = backing_open(c, fd, &id);
-	if (rc)
-		snprintf(why, len, "the kernel does not take a file of the cache directory: %s", strerror(-rc));
-	else
-		ioctl(fuse_session_fd(c->se), FUSE_DEV_IOC_BACKING_CLOSE, &id);
-out:
-	close(fd);
-	return rc;
-}
-
-/* the kernel keeps to what was said when a file was opened: only new ones are affected */
-static int set(struct cfs_client *c, bool on, char *why, size_t len)
-{
-	(void)on;
-	snprintf(why, len, "%llu files were opened before and stay as they are",
-		 (unsigned long long)__atomic_load_n(&c->pass.open_files, __ATOMIC_RELAXED));
-	return 0;
-}
-
-static void stat_put(struct cfs_client *c, cfs_tier_put_fn put, void *arg)
-{
-#define PUT(field) put(arg, #field, __atomic_load_n(&c->pass.field, __ATOMIC_RELAXED))
-	PUT(files);
-	PUT(opens);
-	PUT(open_files);
-	PUT(no_room);
-	PUT(failed);
-#undef PUT
-}
-
-const struct cfs_tier_ops cfs_tier_passthrough = {
-	.gives = "the kernel reads and writes scratch files itself",
-	.probe = probe,
-	.start = start,
-	.set = set,
-	.stat = stat_put,
-};
-
-/* ---- backing files ------------------------------------------------------------------------------ */
 bool cfs_pass_fits(struct cfs_client *c, int flags, bool tmpfile)
 {
 	/* O_DIRECT: the backing file system has alignments of its own to ask for */
@@ -145,7 +77,7 @@ static void count(uint64_t *field, uint64_t by)
 	__atomic_add_fetch(field, by, __ATOMIC_RELAXED);
 }
 
-static bool has_room(struct cfs_client *c)
+bool cfs_pass_has_room(struct cfs_client *c)
 {
 	struct statvfs sv;
 
@@ -157,7 +89,7 @@ struct cfs_pass *cfs_pass_new(struct cfs_client *c)
 	struct cfs_pass *p = NULL;
 	int fd = -1, rc = 0;
 
-	if (!has_room(c)) {
+	if (!cfs_pass_has_room(c)) {
 		count(&c->pass.no_room, 1);
 		return NULL;
 	}
@@ -166,8 +98,8 @@ struct cfs_pass *cfs_pass_new(struct cfs_client *c)
 	p = malloc(sizeof(*p));
 	if (!p)
 		goto fail;
-	fd = file_open(c);
-	rc = fd < 0 ? fd : backing_open(c, fd, &p->id);
+	fd = cfs_pass_file_open(c);
+	rc = fd < 0 ? fd : cfs_pass_register(c, fd, &p->id);
 	if (rc)
 		goto fail;
 	p->c = c;
@@ -189,8 +121,7 @@ void cfs_pass_free(struct cfs_pass *p)
 {
 	if (!p)
 		return;
-	/* what is still mapped keeps the file; after an unmount the number is gone already */
-	ioctl(fuse_session_fd(p->c->se), FUSE_DEV_IOC_BACKING_CLOSE, &p->id);
+	cfs_pass_unregister(p->c, p->id);
 	close(p->fd);
 	count(&p->c->pass.open_files, (uint64_t)-1);
 	free(p);

@@ -14,10 +14,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CFS_PASS_FILES_MAX	4096u	/* open at once on a mount; further ones are plain */
+#define CFS_PASS_FILES_MAX	4096u	/* scratch files open at once on a mount, and as many others; further ones are plain */
 
 struct cfs_client;
 struct cfs_pass;
+
+/* a file of the cache directory, or a gate over one: known to the kernel from now on. 0 or -errno */
+int cfs_pass_register(struct cfs_client *c, int fd, uint32_t *ret_id);
+void cfs_pass_unregister(struct cfs_client *c, uint32_t id);
+int cfs_pass_file_open(struct cfs_client *c);	/* a nameless file of the cache directory: its descriptor or -errno */
+/* is there room in the cache directory for more of what cannot leave it? */
+bool cfs_pass_has_room(struct cfs_client *c);
 
 /* counters of a mount, atomic */
 struct cfs_pass_stats {

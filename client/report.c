@@ -7,32 +7,16 @@
 #include "client/mount.h"
 #include "client/opstat.h"
 #include "client/transport.h"
+#include "rpc/opname.h"
 
 #include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <unistd.h>
 
-static const char *const rpc_names[CFS_RPC_OPS_MAX] = {
-	[CFS_OP_MAP] = "map", [CFS_OP_LEASE_RETURN] = "lease_return", [CFS_OP_LOOKUP] = "lookup",
-	[CFS_OP_GETATTR] = "getattr", [CFS_OP_READDIR] = "readdir", [CFS_OP_READLINK] = "readlink",
-	[CFS_OP_GETXATTR] = "getxattr", [CFS_OP_LISTXATTR] = "listxattr", [CFS_OP_STATFS] = "statfs",
-	[CFS_OP_OPEN] = "open", [CFS_OP_EXTENTS] = "extents", [CFS_OP_SEEK] = "seek", [CFS_OP_GETLK] = "getlk",
-	[CFS_OP_SETATTR] = "setattr", [CFS_OP_MKNODE] = "mknode", [CFS_OP_LINK] = "link", [CFS_OP_UNLINK] = "unlink",
-	[CFS_OP_RENAME] = "rename", [CFS_OP_SETXATTR] = "setxattr", [CFS_OP_COMMIT] = "commit",
-	[CFS_OP_FALLOCATE] = "fallocate", [CFS_OP_COPY] = "copy", [CFS_OP_LOCK] = "lock",
-	[CFS_OP_RELEASE] = "release", [CFS_OP_OBJ_WRITE] = "obj_write", [CFS_OP_OBJ_READ] = "obj_read",
-};
-
 static void put(json_t *o, const char *key, uint64_t v)
 {
 	json_object_set_new(o, key, json_integer((json_int_t)v));
-}
-
-static const char *rpc_name(uint32_t op, char buf[16])
-{
-	snprintf(buf, 16, "op_%u", op);
-	return rpc_names[op] ? rpc_names[op] : buf;
 }
 
 static json_t *counters(const uint64_t *v, const char *(*name)(uint32_t op, char buf[16]), uint32_t n)
@@ -84,6 +68,7 @@ static json_t *data_state(struct cfs_client *c)
 	put(o, "read_net_bytes", st.bytes_read_net);
 	put(o, "written_net_bytes", st.bytes_written_net);
 	put(o, "flushes", st.flushes);
+	put(o, "writes_through", st.writes_through);
 	put(o, "commits", st.commits);
 	put(o, "commit_items", st.commit_items);
 	return o;
@@ -139,11 +124,13 @@ static json_t *bpf_state(struct cfs_client *c, const struct cfs_mount_opts *mo)
 	json_t *o = json_object();
 	char path[PATH_MAX];
 
-	json_object_set_new(o, "why", json_string(c->bpf_why));
-	if (!c->bpf_maps)
+	/* either there are tables, or there is a reason why not */
+	if (c->bpf_why[0] || !c->bpf_maps) {
+		json_object_set_new(o, "why", json_string(c->bpf_why));
 		return o;
+	}
 	cfs_bpf_maps_path(mo->mountpoint, path, sizeof(path));
-	json_object_set_new(o, "tables", json_string(c->bpf_why[0] ? "" : path));
+	json_object_set_new(o, "tables", json_string(path));
 	return o;
 }
 
@@ -175,7 +162,7 @@ json_t *cfs_report(struct cfs_client *c, const struct cfs_mount_opts *mo)
 	put(o, "workers_idle", ts.idle);
 	put(o, "overflowed", ts.overflowed);
 	json_object_set_new(o, "fuse", counters(c->n.fuse, cfs_opstat_name, CFS_FUSE_OPS_MAX));
-	json_object_set_new(o, "requests", counters(c->n.rpc, rpc_name, CFS_RPC_OPS_MAX));
+	json_object_set_new(o, "requests", counters(c->n.rpc, cfs_op_name, CFS_RPC_OPS_MAX));
 	put(o, "connects", c->n.reconnects);
 	put(o, "retries", c->n.retries);
 	put(o, "parked", c->n.parked);

@@ -9,7 +9,9 @@
  */
 #include "client/accel.h"
 #include "client/client_i.h"
+#include "client/persist.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -119,6 +121,7 @@ struct attempt {
 	uint64_t session, session_gen;
 	uint64_t start_ns, give_up_ns;
 	uint32_t backoff_ms;
+	uint64_t unique;		/* of the kernel's request that it is for; 0: none, or nobody would take over */
 	bool maybe_done;		/* it may be in the server's hands, or carried out */
 	bool interrupted;
 };
@@ -243,12 +246,24 @@ static void park(struct attempt *a)
 	cfs_warn("a request was given up and cannot be resolved: caching is off until the next session");
 }
 
+/* until the kernel's request is answered: if we die before, it comes again, and so must the server's answer */
+static void hold_slot(struct cfs_thread *t, const struct cfs_slot *slot)
+{
+	if (t->n_held == CFS_SLOTS_HELD) {
+		cfs_slots_put(&t->c->slots, &t->held[0], true);
+		memmove(&t->held[0], &t->held[1], --t->n_held * sizeof(t->held[0]));
+	}
+	t->held[t->n_held++] = *slot;
+}
+
 /* done with the slot, if there is one. rc: what the call will return */
 static void finish_slot(struct attempt *a, bool answered)
 {
 	if (a->slot.slot == CFS_SLOT_NONE)
 		return;
-	if (answered || !a->maybe_done || !cfs_slots_current(&a->c->slots, &a->slot))
+	if (answered && a->unique && !a->t->answered)
+		hold_slot(a->t, &a->slot);
+	else if (answered || !a->maybe_done || !cfs_slots_current(&a->c->slots, &a->slot))
 		cfs_slots_put(&a->c->slots, &a->slot, answered);
 	else
 		park(a);
@@ -389,6 +404,61 @@ static void attempt_init(struct attempt *a, struct cfs_client *c, struct cfs_cal
 		cfs_count(c, rpc[call->opcode]);
 }
 
+/*
+ * Tells a mutation from others that are made for the same request of the kernel, and is the same when that comes again: so without
+ * hints and clocks.
+ */
+static uint64_t call_key(const struct cfs_call *call)
+{
+	static const struct {
+		uint16_t opcode, off, len;
+	} masked[] = {
+		{ CFS_OP_UNLINK, offsetof(struct cfs_unlink_req, hint_ino), 8 },
+		{ CFS_OP_UNLINK, offsetof(struct cfs_unlink_req, hint_open), 1 },
+		{ CFS_OP_RENAME, offsetof(struct cfs_rename_req, hint_ino), 8 },
+		{ CFS_OP_RENAME, offsetof(struct cfs_rename_req, hint_open), 1 },
+		{ CFS_OP_SETATTR, offsetof(struct cfs_setattr_req, atime), 3 * sizeof(struct cfs_time) },
+	};
+	uint8_t fixed[256];
+	size_t len = cfs_min(call->body[0].iov_len, sizeof(fixed));
+	uint64_t key;
+
+	memcpy(fixed, call->body[0].iov_base, len);
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(masked); i++)
+		if (masked[i].opcode == call->opcode && masked[i].off + masked[i].len <= len)
+			memset(fixed + masked[i].off, 0, masked[i].len);
+	key = cfs_hash64(fixed, len, call->opcode);
+	if (call->body[0].iov_len > len)
+		key = cfs_hash64((char *)call->body[0].iov_base + len, call->body[0].iov_len - len, key);
+	for (unsigned i = 1; i < call->n_body; i++)
+		key = cfs_hash64(call->body[i].iov_base, call->body[i].iov_len, key);
+	return key;
+}
+
+/* a slot for a mutation: the one that it had before, if it comes again after the death of another process. 0 or as get_session() */
+static int take_slot(struct attempt *a)
+{
+	struct cfs_client *c = a->c;
+	struct cfs_slot_use use = { .opcode = a->call->opcode };
+	int rc = 0;
+
+	/* what COMMITs may be the work of many; a write that comes again makes another one */
+	if (c->persist && use.opcode != CFS_OP_COMMIT)
+		use.unique = a->unique = cfs_thread_unique(a->t);
+	if (use.unique) {
+		use.key = call_key(a->call);
+		a->maybe_done = cfs_slots_claim(&c->slots, &use, &a->slot);
+	}
+	/* one of before that is still on its way must not come after this one */
+	while (!rc && use.opcode == CFS_OP_COMMIT && __atomic_load_n(&c->slots.n_inherited_bg, __ATOMIC_SEQ_CST)) {
+		cfs_pause_ms(c, a->t, BACKOFF_MIN_MS);
+		rc = cfs_boot_ns() >= a->give_up_ns ? -ETIMEDOUT : get_session(a);
+	}
+	while (!rc && a->slot.slot == CFS_SLOT_NONE && cfs_slots_get(&c->slots, 100, &use, &a->slot))
+		rc = cfs_boot_ns() >= a->give_up_ns ? -ETIMEDOUT : get_session(a);
+	return rc;
+}
+
 static int run_call(struct cfs_client *c, struct cfs_call *call, bool *ret_maybe_done)
 {
 	struct attempt a;
@@ -398,8 +468,8 @@ static int run_call(struct cfs_client *c, struct cfs_call *call, bool *ret_maybe
 	if (call->opcode == CFS_OP_LEASE_RETURN)
 		cfs_client_leases_returning(c, call);
 	rc = get_session(&a);
-	while (!rc && call->mutating && a.slot.slot == CFS_SLOT_NONE && cfs_slots_get(&c->slots, 100, &a.slot))
-		rc = cfs_boot_ns() >= a.give_up_ns ? -ETIMEDOUT : get_session(&a);
+	if (!rc && call->mutating)
+		rc = take_slot(&a);
 	while (!rc) {
 		if (try_leader(&a, &rc))
 			break;

@@ -84,6 +84,10 @@ int cfs_call_targets(struct cfs_client *c, const uint32_t *targets, struct cfs_c
  */
 uint64_t cfs_client_break_gen(struct cfs_client *c);
 bool cfs_client_broken_since(struct cfs_client *c, uint64_t ino, uint64_t break_gen);
+/* this client has changed data and attributes of the inode at the server, holding nothing: noted as a break, and what is kept goes */
+void cfs_client_changed(struct cfs_client *c, uint64_t ino);
+/* CFS_FEAT_* that the server offers, and that this mount wants */
+uint64_t cfs_client_features(struct cfs_client *c);
 /* is the session's deadline still ahead? If not, nothing cached may be given out before a heartbeat was answered */
 bool cfs_client_live(struct cfs_client *c);
 /* id of the present session; 0 while there is none */

@@ -165,7 +165,7 @@ static bool pg_is_up(const struct cfs_cmap *m, uint32_t pg)
 
 struct cfs_oid cfs_client_new_oid(struct cfs_client *c, unsigned attempt)
 {
-	uint64_t seq = __atomic_add_fetch(&c->oid_seq, 1, __ATOMIC_RELAXED);
+	uint64_t seq = __atomic_add_fetch(c->oid_seq, 1, __ATOMIC_RELAXED);
 	uint64_t session = cfs_client_session(c);
 	uint32_t pg = 0;
 

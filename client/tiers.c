@@ -20,6 +20,7 @@ static const struct {
 	[CFS_TIER_URING] = { "uring", &cfs_tier_uring },
 	[CFS_TIER_PASSTHROUGH] = { "passthrough", &cfs_tier_passthrough },
 	[CFS_TIER_BPF] = { "bpf", &cfs_tier_bpf },
+	[CFS_TIER_PERSIST] = { "persist", &cfs_tier_persist },
 };
 
 const char *cfs_tier_name(enum cfs_tier_id id)

@@ -17,7 +17,7 @@
 
 #define CFS_TIER_WHY_MAX	160u
 
-enum cfs_tier_id { CFS_TIER_PLAIN, CFS_TIER_URING, CFS_TIER_PASSTHROUGH, CFS_TIER_BPF, CFS_TIERS };
+enum cfs_tier_id { CFS_TIER_PLAIN, CFS_TIER_URING, CFS_TIER_PASSTHROUGH, CFS_TIER_BPF, CFS_TIER_PERSIST, CFS_TIERS };
 
 enum cfs_tier_state {
 	CFS_TIER_OFF = 0,		/* by option */
@@ -33,6 +33,7 @@ struct cfs_client;
 struct cfs_tier_env {
 	uint32_t minor;			/* FUSE 7.minor */
 	uint64_t flags;			/* FUSE_* of INIT, both words */
+	bool no_start;			/* nothing is started after the probe, whose word is the last (`claudefs doctor`) */
 };
 
 /* a counter's name and value */
@@ -64,6 +65,7 @@ struct cfs_tiers {
 extern const struct cfs_tier_ops cfs_tier_plain, cfs_tier_passthrough;
 extern const struct cfs_tier_ops cfs_tier_uring;		/* transport_ring.c */
 extern const struct cfs_tier_ops cfs_tier_bpf;		/* accel.c */
+extern const struct cfs_tier_ops cfs_tier_persist;	/* persist_tier.c */
 
 const char *cfs_tier_name(enum cfs_tier_id id);
 const struct cfs_tier_ops *cfs_tier_ops(enum cfs_tier_id id);

@@ -8,7 +8,9 @@
 
 #include "base/log.h"
 #include "client/client_i.h"
+#include "client/fuse_fh.h"
 #include "client/observe.h"
+#include "client/persist.h"
 #include "uapi/fuse_new.h"
 
 #include <errno.h>
@@ -23,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define NAP_MS		20u
 #define IDLE_MAX	8u		/* readers that stay; more end, one a second */
 #define OVERFLOW_MAX	1024u		/* requests queued at the limit ... */
 #define OVERFLOW_BYTES	(64u << 20)	/* ... and their bytes */
@@ -34,6 +37,7 @@
 struct fd_chan {
 	struct cfs_chan base;
 	int fd;
+	bool shared;			/* all workers' */
 };
 
 struct queued {
@@ -90,11 +94,12 @@ static void fd_destroy(struct cfs_chan *ch)
 {
 	struct fd_chan *f = cfs_container_of(ch, struct fd_chan, base);
 
-	close(f->fd);
+	if (!f->shared)
+		close(f->fd);
 	free(f);
 }
 
-static int chan_new(int fd, struct fd_chan **ret_ch)
+static int chan_new(int fd, bool shared, struct fd_chan **ret_ch)
 {
 	struct fd_chan *ch = calloc(1, sizeof(*ch));
 	uint32_t master = (uint32_t)fd;
@@ -103,11 +108,12 @@ static int chan_new(int fd, struct fd_chan **ret_ch)
 	if (!ch)
 		return -ENOMEM;
 	ch->base = (struct cfs_chan){ .refs = 1, .reply = fd_reply, .destroy = fd_destroy };
-	ch->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (ch->fd < 0 || ioctl(ch->fd, FUSE_DEV_IOC_CLONE, &master))
+	ch->shared = shared;
+	ch->fd = shared ? fd : open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (ch->fd < 0 || (!shared && ioctl(ch->fd, FUSE_DEV_IOC_CLONE, &master)))
 		rc = -errno;
 	if (rc) {
-		if (ch->fd >= 0)
+		if (ch->fd >= 0 && !shared)
 			close(ch->fd);
 		free(ch);
 		return rc;
@@ -131,22 +137,48 @@ static void want_uring(const struct cfs_thread *t, struct iovec *iov, int count)
 	init->flags2 |= (uint32_t)(FUSE_OVER_IO_URING >> 32);
 }
 
+/* who takes over must give the same answer */
+static void keep_init(struct cfs_client *c, const struct cfs_thread *t, const struct iovec *iov, int count)
+{
+	const struct fuse_in_header *in = t->in;
+	char out[CFS_PST_INIT_MAX];
+	size_t len = 0;
+
+	if (in->opcode != FUSE_INIT || t->in_len > CFS_PST_INIT_MAX)
+		return;
+	for (int i = 0; i < count && len + iov[i].iov_len <= sizeof(out); i++) {
+		memcpy(out + len, iov[i].iov_base, iov[i].iov_len);
+		len += iov[i].iov_len;
+	}
+	cfs_persist_init_done(c->persist, in, t->in_len, out, len);
+}
+
 /* answers go where their request came from; notifications have no request */
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	const struct fuse_out_header *out = iov[0].iov_base;
 	struct cfs_client *c = userdata;
 	struct cfs_thread *t;
+	bool served;
+	ssize_t n;
 
-	if (out->unique) {
-		t = cfs_thread_self(c);
-		if (t->in && ((const struct fuse_in_header *)t->in)->unique == out->unique)
-			cfs_observe_done(t, out->error, out->len - sizeof(*out)); /* before anybody can know of the answer */
-		want_uring(t, iov, count);
-		if (t->chan)
-			return t->chan->reply(t->chan, iov, count);
+	if (!out->unique)
+		return writev(fd, iov, count);
+	t = cfs_thread_self(c);
+	served = t->in && ((const struct fuse_in_header *)t->in)->unique == out->unique;
+	if (served)
+		cfs_observe_done(t, out->error, out->len - sizeof(*out)); /* before anybody can know of the answer */
+	want_uring(t, iov, count);
+	if (served && c->persist && !c->takeover)
+		keep_init(c, t, iov, count);
+	n = t->chan ? t->chan->reply(t->chan, iov, count) : writev(fd, iov, count);
+	if (served) {
+		int err = errno;
+
+		cfs_thread_answered(t);
+		errno = err;
 	}
-	return writev(fd, iov, count);
+	return n;
 }
 
 static ssize_t io_read(int fd, void *buf, size_t len, void *userdata)
@@ -184,6 +216,15 @@ static bool req_interrupted(struct cfs_thread *t)
 	return fuse_req_interrupted(t->req);
 }
 
+/* the answer to INIT was written, so the kernel has acted on it: what it allows from now on, the tiers may ask for */
+static void init_answered(struct cfs_client *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->fuse_ready = c->fuse_agreed;
+	pthread_cond_broadcast(&c->cond);
+	pthread_mutex_unlock(&c->lock);
+}
+
 /* ---- serving ---------------------------------------------------------------------------------- */
 void cfs_transport_serve(struct cfs_client *c, struct cfs_chan *chan, char *bytes, size_t len)
 {
@@ -196,9 +237,15 @@ void cfs_transport_serve(struct cfs_client *c, struct cfs_chan *chan, char *byte
 	t->chan = chan;
 	t->in = bytes;
 	t->in_len = len;
+	t->answered = false;
+	if (cfs_unlikely(in->unique & CFS_UNIQUE_RESENT) && c->takeover)
+		cfs_fh_refused(c, in->unique & ~CFS_UNIQUE_RESENT);
 	cfs_observe_took(t);
 	fuse_session_process_buf(c->se, &buf);
 	cfs_observe_done(t, 0, 0);
+	cfs_thread_answered(t);
+	if (in->opcode == FUSE_INIT)
+		init_answered(c);
 	t->chan = NULL;
 	t->in = NULL;
 	t->req = NULL;
@@ -351,8 +398,11 @@ static int worker_start(struct cfs_transport *tr)
 		return rc;
 	w->t = tr;
 	w->mem = aligned_alloc(4096, BUF_BYTES);
+	/* a request that is being copied into a page which is not there yet would be lost with a process that is killed just then */
+	if (w->mem && tr->c->persist)
+		memset(w->mem, 0, BUF_BYTES);
 	if (w->mem)
-		rc = tr->stop ? -ESHUTDOWN : chan_new(tr->fd, &w->chan);
+		rc = tr->stop ? -ESHUTDOWN : chan_new(tr->fd, tr->c->persist, &w->chan);
 	if (!rc) {
 		rc = -pthread_create(&w->thread, NULL, worker_main, w);
 		if (!rc) {
@@ -372,7 +422,7 @@ static void on_wake_signal(int sig)
 	(void)sig;
 }
 
-int cfs_transport_create(struct cfs_client *c, unsigned workers_max, struct cfs_transport **ret_t)
+int cfs_transport_create(struct cfs_client *c, int fd, unsigned workers_max, struct cfs_transport **ret_t)
 {
 	static const struct fuse_custom_io io = { .writev = io_writev, .read = io_read };
 	struct sigaction sa = { .sa_handler = on_wake_signal };
@@ -384,7 +434,7 @@ int cfs_transport_create(struct cfs_client *c, unsigned workers_max, struct cfs_
 		return -ENOMEM;
 	t->c = c;
 	t->workers_max = cfs_max(workers_max, 2u);
-	t->fd = fuse_session_fd(c->se);
+	t->fd = fd;
 	cfs_list_init(&t->workers);
 	cfs_list_init(&t->overflow);
 	pthread_mutex_init(&t->lock, NULL);
@@ -429,16 +479,14 @@ void cfs_transport_stop(struct cfs_transport *t)
 	pthread_mutex_unlock(&t->lock);
 }
 
-void cfs_transport_destroy(struct cfs_transport *t)
+bool cfs_transport_quiesce(struct cfs_transport *t, unsigned timeout_ms)
 {
-	struct timespec nap = { .tv_nsec = 20000000 };
+	struct timespec nap = { .tv_nsec = NAP_MS * 1000000 };
+	bool all = false;
 
-	if (!t)
-		return;
 	cfs_transport_stop(t);
-	for (;;) { /* a signal may come just before the read(2) that it should end: repeat */
+	for (unsigned ms = 0; ms <= timeout_ms; ms += NAP_MS) { /* a signal may come just before the read(2) that it should end */
 		struct cfs_list *pos;
-		bool all;
 
 		pthread_mutex_lock(&t->lock);
 		all = t->n_ended == t->n_workers;
@@ -453,6 +501,15 @@ void cfs_transport_destroy(struct cfs_transport *t)
 			break;
 		nanosleep(&nap, NULL);
 	}
+	return all;
+}
+
+void cfs_transport_destroy(struct cfs_transport *t)
+{
+	if (!t)
+		return;
+	while (!cfs_transport_quiesce(t, 10000))
+		;
 	while (!cfs_list_empty(&t->workers)) {
 		struct worker *w = cfs_list_first(&t->workers, struct worker, link);
 

@@ -15,7 +15,8 @@ packages=(gcc make clang libclang-rt-dev libc6-dev linux-libc-dev meson ninja-bu
 	ca-certificates liblmdb-dev libisal-dev libcmocka-dev libinih-dev libjansson-dev libxxhash-dev libnuma-dev
 	libelf-dev zlib1g-dev libattr1-dev libacl1-dev libnvme-dev libblkid-dev acl attr scdoc fuse3)
 optional=(clang-19 bpftool)             # BPF programs want them; absent on other releases
-test_packages=(sqlite3 postgresql rsync fio stress-ng git tar util-linux procps iproute2)
+test_packages=(sqlite3 postgresql rsync fio stress-ng git tar util-linux procps iproute2 e2fsprogs xfsprogs btrfs-progs attr dmsetup
+	python3)
 
 dl=$PWD/build/dl prefix=$PWD/build/deps
 stamp=$prefix/stamp-packages

@@ -1,6 +1,6 @@
 #!/bin/bash
 # kmod.sh [KERNEL]: builds bpf/kmod for each kernel in build/kmod/kernels, or this one, in the root that kmod-root.sh
-# makes: build/kmod/KERNEL/claudefs_fuse.ko. SIGN_KEY= and SIGN_CERT=, PEM files, sign the modules.
+# makes: build/kmod/KERNEL/claudefs_fuse.ko and claudefs_gate.ko. SIGN_KEY= and SIGN_CERT=, PEM files, sign the modules. KMOD_OUT=DIR: DIR/KERNEL/... instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 want=${1-}
@@ -10,14 +10,15 @@ elif ! grep -qxF "$want" build/kmod/kernels 2>/dev/null; then # a new one, or an
 	scripts/kmod-root.sh 6.12. "$want"
 fi
 root=$PWD/build/kmod/root
-sources=(bpf/kmod/claudefs_fuse.c bpf/kmod/claudefs_fuse.h bpf/kmod/layout.c bpf/kmod/Makefile)
+sources=(bpf/kmod/claudefs_fuse.c bpf/kmod/claudefs_fuse.h bpf/kmod/claudefs_gate.c bpf/kmod/claudefs_gate.h bpf/kmod/layout.c bpf/kmod/Makefile)
 sum=$(cat "${sources[@]}" scripts/kmod.sh build/kmod/stamp ${SIGN_KEY:+"$SIGN_KEY" "$SIGN_CERT"} | sha256sum)
 exec 9>build/kmod/lock
 flock -w 900 9 || { echo "kmod: another build has held build/kmod/lock for 15 minutes: gave up" >&2; exit 1; }
 while read -r kernel; do
 	[ -z "$want" ] || [ "$kernel" = "$want" ] || continue
-	out=build/kmod/$kernel
-	[ "$(cat "$out/stamp" 2>/dev/null)" != "$sum" ] || continue
+	final=${KMOD_OUT:-build/kmod}/$kernel
+	[ "$(cat "$final/stamp" 2>/dev/null)" != "$sum" ] || continue
+	out=$final.new # somebody may be booting with the old one
 	src=/src/$kernel
 	rm -rf "${root:?}$src" "$out"
 	mkdir -p "$root$src" "$out"
@@ -32,11 +33,13 @@ while read -r kernel; do
 	if ! unshare -m -p -f --kill-child --root="$root" --mount-proc=/proc /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ LC_ALL=C timeout 600 \
 		make -C "$src" -j"$(nproc)" KDIR="/usr/src/linux-headers-$kernel" "${sign[@]}" >"$out/log" 2>&1 </dev/null; then
 		tail -n 15 "$out/log" >&2
-		echo "kmod: the module for $kernel could not be built, see $out/log" >&2
+		echo "kmod: the modules for $kernel could not be built, see $out/log" >&2
 		exit 1
 	fi
-	cp "$root$src/claudefs_fuse.ko" "$out/"
+	cp "$root$src"/claudefs_{fuse,gate}.ko "$out/"
 	rm -rf "${root:?}$src"
 	echo "$sum" >"$out/stamp"
-	echo "kmod: $out/claudefs_fuse.ko" >&2
+	rm -rf "$final"
+	mv "$out" "$final"
+	echo "kmod: $final/claudefs_{fuse,gate}.ko" >&2
 done <build/kmod/kernels

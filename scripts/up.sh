@@ -30,6 +30,10 @@ store=$UP/store.img
 if server=$(server_pid); then
 	PORT=$(cat "$UP/port" 2>/dev/null || echo "$PORT")
 else
+	for ((i = 0; i < 50; i++)); do # a killed server's ring lets go of its socket a little later
+		listening || break
+		sleep 0.1
+	done
 	! listening || die "port $PORT is taken by $(holder_of_port): stop that, or use make up PORT=..."
 	if [ ! -e "$store" ]; then # an interrupted format leaves store.img.new only
 		rm -f "$store.new"

@@ -14,7 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-#define SECONDS 60
+#define SECONDS slow(60)
 static const char *root[2];
 static char dir[2][2100];
 static unsigned rounds = 200;

@@ -17,26 +17,6 @@ static int rename2(const char *from, const char *to, unsigned flags)
 	return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, flags);
 }
 
-static void touch(const char *path)
-{
-	put_file(path, "");
-}
-
-static bool exists(const char *path)
-{
-	struct stat st;
-
-	if (lstat(path, &st) == 0)
-		return true;
-	IS(errno, ENOENT);
-	return false;
-}
-
-static ino_t ino_of(const char *path)
-{
-	return stat_of(path).st_ino;
-}
-
 /* ---- creating ----------------------------------------------------------------------------------- */
 CHECK(create_mode, "open with O_CREAT makes an empty regular file, mode less umask, owner and links right")
 {

@@ -10,26 +10,6 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 
-static void touch(const char *path)
-{
-	put_file(path, "");
-}
-
-static bool exists(const char *path)
-{
-	struct stat st;
-
-	if (lstat(path, &st) == 0)
-		return true;
-	IS(errno, ENOENT);
-	return false;
-}
-
-static ino_t ino_of(const char *path)
-{
-	return stat_of(path).st_ino;
-}
-
 /* ---- open and removed --------------------------------------------------------------------------- */
 CHECK(unlinked_open, "an open file without a name: reads, writes, truncates, maps, takes attributes; 0 links")
 {

@@ -35,16 +35,16 @@
 
 #define MAYBE_UNUSED __attribute__((unused))
 #define N_OF(a) (sizeof(a) / sizeof((a)[0]))
-#define CHECK_SECONDS check_seconds()
+#define CHECK_SECONDS slow(30)	/* of one check */
 #define EXIT_SKIP 77
 #define NOBODY 65534
 
-/* How long one check may take; slow machines, such as emulated ones, set T_CHECK_SECONDS. */
-MAYBE_UNUSED static unsigned check_seconds(void)
+/* A limit of time, in whatever unit: machines that are so many times slower, such as emulated ones, set T_SLOW. */
+MAYBE_UNUSED static unsigned slow(unsigned limit)
 {
-	const char *text = getenv("T_CHECK_SECONDS");
+	const char *text = getenv("T_SLOW");
 
-	return text && atoi(text) > 0 ? (unsigned)atoi(text) : 30;
+	return limit * (text && atoi(text) > 0 ? (unsigned)atoi(text) : 1);
 }
 
 /* ---- ending ----------------------------------------------------------------------------------- */
@@ -259,6 +259,26 @@ MAYBE_UNUSED static void put_file(const char *path, const char *text)
 
 	if (fd < 0 || write(fd, text, (size_t)len) != len || close(fd))
 		die("write %s: %s", path, strerror(errno));
+}
+
+MAYBE_UNUSED static void touch(const char *path)
+{
+	put_file(path, "");
+}
+
+MAYBE_UNUSED static bool exists(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0)
+		return true;
+	IS(errno, ENOENT);
+	return false;
+}
+
+MAYBE_UNUSED static ino_t ino_of(const char *path)
+{
+	return stat_of(path).st_ino;
 }
 
 MAYBE_UNUSED static bool file_is(const char *path, const char *text)

@@ -592,7 +592,7 @@ static void cmd_protocol(void)
 	is(odd_hello(1, 1, 0, 0xee, CFS_ROLE_ADMIN, 40), CFS_E_CLUSTER, "HELLO of another cluster");
 	is(odd_hello(1, 1, 0, 0, CFS_ROLE_PEER, 40), CFS_E_CLUSTER, "a peer that names no cluster");
 	is(odd_hello(1, 1, 0, 0, 9, 40), CFS_E_PROTO, "HELLO in no known role");
-	is(odd_hello(1, 1, 1, 0, CFS_ROLE_ADMIN, 40), CFS_E_PROTO, "HELLO with unknown features");
+	is(odd_hello(1, 1, 1ull << 63, 0, CFS_ROLE_ADMIN, 40), CFS_E_PROTO, "HELLO with unknown features");
 	is(odd_hello(1, 1, 0, 0, CFS_ROLE_ADMIN, 39), CFS_E_PROTO, "a short HELLO");
 	is(dial(CFS_ROLE_WORKER, 123456789), CFS_E_BADSESSION, "HELLO with a session that is not");
 	is((int)cfs_le32_to_cpu(hello.version), 1, "tells its version all the same");

@@ -45,6 +45,9 @@ for ((i = 0; i < $2; i++)); do
 		f = [float(x) for x in sys.argv[1:]]
 		for load, cmd, block in (loads[1], f[0], f[1]), (loads[2], f[2], f[3]):
 		    own = load["backend"]["per_second"]
+		    if not cmd or not block:    # on a busy host a second may pass before fio has begun
+		        print(load["load"], "left out: fio did nothing in its time", file=sys.stderr)
+		        continue
 		    print(load["load"], own, own / cmd, own / block, own / load["bare"]["per_second"], sep="\t")
 	END
 done

@@ -4,7 +4,9 @@
  * change of metadata), to open it again (/proc/self/fd) and close it, 1 MiB writes and reads, 4 KiB random reads and writes, loads from a mapping. The directories take turns, ROUNDS times, and each figure is the
  * best of a directory's rounds: so a machine that does other work disturbs all of them alike.
  *
- *	scratch [-s MIB] [-r ROUNDS] DIR...
+ *	scratch [-n] [-s MIB] [-r ROUNDS] DIR...
+ *
+ * -n: the same with an ordinary file, DIR/named, that was made, written and read before: none is made, and it is opened by its name.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +32,7 @@ static const char *const names[PHASES] = {
 };
 
 static unsigned mib = 128;
+static int named;
 static char *buf;
 static uint64_t seed = 88172645463325252ull;
 
@@ -55,9 +58,13 @@ static off_t random_page(void)
 	return (off_t)(seed % ((uint64_t)mib * MIB / 4096)) * 4096;
 }
 
-static int open_scratch(const char *dir)
+static int open_file(const char *dir)
 {
-	int fd = open(dir, O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+	char path[4096];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/named", dir);
+	fd = named ? open(path, O_RDWR | O_CLOEXEC) : open(dir, O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
 
 	if (fd < 0)
 		die("open", dir);
@@ -98,9 +105,12 @@ static void loads(int fd, const char *dir)
 
 static void reopen(int fd, const char *dir)
 {
-	char path[32];
+	char path[4096];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (named)
+		snprintf(path, sizeof(path), "%s/named", dir);
+	else
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	for (unsigned i = 0; i < OPENS; i++) {
 		int again = open(path, O_RDWR | O_CLOEXEC);
 
@@ -110,16 +120,33 @@ static void reopen(int fd, const char *dir)
 	}
 }
 
+/* a file that a client has seen whole */
+static void make_named(const char *dir)
+{
+	char path[4096];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/named", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		die("make", dir);
+	whole(fd, dir, 1);
+	whole(fd, dir, 0);
+	if (fsync(fd) || close(fd))
+		die("fsync", dir);
+	sleep(1);	/* a RELEASE may come late */
+}
+
 /* one turn of a directory: figures, more is better but for those up to OPEN */
 static void turn(const char *dir, double *v)
 {
 	double t = now();
 	int fd;
 
-	for (unsigned i = 0; i < MADE; i++)
-		close(open_scratch(dir));
+	for (unsigned i = 0; i < MADE && !named; i++)
+		close(open_file(dir));
 	v[MAKE] = (now() - t) / MADE * 1e6;
-	fd = open_scratch(dir);
+	fd = open_file(dir);
 	t = now();
 	reopen(fd, dir);
 	v[OPEN] = (now() - t) / OPENS * 1e6;
@@ -143,8 +170,10 @@ int main(int argc, char **argv)
 	double best[DIRS_MAX][PHASES] = { { 0 } }, v[PHASES];
 	int rounds = 5, n, o;
 
-	while ((o = getopt(argc, argv, "s:r:")) != -1) {
-		if (o == 's')
+	while ((o = getopt(argc, argv, "ns:r:")) != -1) {
+		if (o == 'n')
+			named = 1;
+		else if (o == 's')
 			mib = (unsigned)atoi(optarg);
 		else if (o == 'r')
 			rounds = atoi(optarg);
@@ -154,10 +183,12 @@ int main(int argc, char **argv)
 	n = argc - optind;
 	buf = malloc(MIB);
 	if (n < 1 || n > DIRS_MAX || !mib || rounds < 1 || !buf) {
-		fprintf(stderr, "usage: scratch [-s MIB] [-r ROUNDS] DIR...\n");
+		fprintf(stderr, "usage: scratch [-n] [-s MIB] [-r ROUNDS] DIR...\n");
 		return 2;
 	}
 	memset(buf, 'x', MIB);
+	for (int i = 0; i < n && named; i++)
+		make_named(argv[optind + i]);
 	for (int r = 0; r < rounds; r++)
 		for (int i = 0; i < n; i++) {
 			turn(argv[optind + i], v);
@@ -165,7 +196,7 @@ int main(int argc, char **argv)
 				if (!r || (p <= OPEN ? v[p] < best[i][p] : v[p] > best[i][p]))
 					best[i][p] = v[p];
 		}
-	for (enum phase p = 0; p < PHASES; p++) {
+	for (enum phase p = named ? OPEN : MAKE; p < PHASES; p++) {
 		printf("%-24s", names[p]);
 		for (int i = 0; i < n; i++)
 			printf(" %12.0f", best[i][p]);

@@ -22,6 +22,7 @@ int cmd_status(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_fsck(int argc, char **argv);
 int cmd_tier(int argc, char **argv);
+int cmd_upgrade(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 int cmd_trace(int argc, char **argv);
 int cmd_device(int argc, char **argv);
@@ -39,6 +40,8 @@ void cmd_print_uuid(char out[37], const uint8_t uuid[16]);
 
 /* one line (client/control.h) to the mount at `dir`, and its answer. 0; -ENOTCONN: no mount there; -errno */
 int cmd_ask_mount(const char *dir, const char *line, char *buf, uint32_t max, uint32_t *ret_len);
+/* the STATUS document of the server at HOST:PORT. 0 or -errno (cmd_status.c) */
+int cmd_ask_server(const char *addr, char *buf, uint32_t max, uint32_t *ret_len);
 /* one line to it, and the connection, for verbs that go on. As cmd_ask_mount() */
 int cmd_call_mount(const char *dir, const char *line, int *ret_fd);
 /* "key: value" lines for people, objects and arrays indented below their key (cmd_status.c); depth 0 to begin with */

@@ -110,6 +110,7 @@ static void fuse_probe_child(struct fuse_probe *p)
 
 		if (n < 0 || !cfs_tier_env_parse(buf, (size_t)n, &p->env))
 			p->err = ETIME;
+		p->env.no_start = true;
 		umount2(dir, MNT_DETACH);
 	}
 	close(pfd.fd);
@@ -240,6 +241,23 @@ static int print_json(const struct report *r, const char *release)
 	return 0;
 }
 
+static void print_table(const struct report *r, const char *release)
+{
+	static const char *const head[] = { "FEATURE", "KERNEL SAYS" };
+	int feature = (int)strlen(head[0]), kernel = (int)strlen(head[1]);
+
+	for (unsigned i = 0; i < r->n; i++) {
+		feature = cfs_max(feature, (int)strlen(r->lines[i].feature));
+		kernel = cfs_max(kernel, (int)strlen(r->lines[i].kernel));
+	}
+	printf("kernel %s\n%-*s  %-*s  USED  NOTE\n", release, feature, head[0], kernel, head[1]);
+	for (unsigned i = 0; i < r->n; i++) {
+		const struct line *l = &r->lines[i];
+
+		printf("%-*s  %-*s  %-4s  %s\n", feature, l->feature, kernel, l->kernel, l->used, l->note);
+	}
+}
+
 int cmd_doctor(int argc, char **argv)
 {
 	static const struct option opts[] = {
@@ -271,8 +289,6 @@ int cmd_doctor(int argc, char **argv)
 		print_json(&r, un.release);
 		return rc;
 	}
-	printf("kernel %s\n%-20s %-32s %-5s %s\n", un.release, "FEATURE", "KERNEL SAYS", "USED", "NOTE");
-	for (unsigned i = 0; i < r.n; i++)
-		printf("%-20s %-32s %-5s %s\n", r.lines[i].feature, r.lines[i].kernel, r.lines[i].used, r.lines[i].note);
+	print_table(&r, un.release);
 	return rc;
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define OPTIONS_MAX 16
 #define MOUNT_OK 0
 #define MOUNT_USAGE 1
 #define MOUNT_SYSERR 2
@@ -24,8 +25,36 @@ static void usage(FILE *f)
 	      "Mounts the file system that SERVER serves at DIR; unmount with umount(8).\n"
 	      "  -f          stay in the foreground\n"
 	      "  -o OPTIONS  ro, allow_other, cachedir=DIR, cachesize=SIZE, dirtysize=SIZE, cache_entries=N,\n"
-	      "              hard, softerr, timeo=SECONDS, cache=strict|none: see mount.claudefs(8)\n"
+	      "              hard, softerr, timeo=SECONDS, cache=strict|none, persist: see mount.claudefs(8)\n"
 	      "  -s          ignore options that are not known\n", f);
+}
+
+/* how this program is called to go on with a mount that outlives it: all that was said, with the mount point spelled out. To be freed */
+static const char **restart_args(const struct cfs_mount_opts *o, const char *const *options, unsigned n_options, bool sloppy,
+				 const char *source)
+{
+	const char **v = calloc(2 * n_options + 10, sizeof(*v));
+	unsigned n = 0;
+
+	if (!v)
+		return NULL;
+	v[n++] = "claudefs";
+	v[n++] = "mount";
+	if (o->foreground)
+		v[n++] = "-f";
+	if (sloppy)
+		v[n++] = "-s";
+	for (unsigned i = 0; i < n_options; i++) {
+		v[n++] = "-o";
+		v[n++] = options[i];
+	}
+	if (o->ro) {
+		v[n++] = "-o";
+		v[n++] = "ro";
+	}
+	v[n++] = source;
+	v[n++] = o->mountpoint;
+	return v;
 }
 
 /* shared by both ways of calling: positional arguments may stand before or after the options */
@@ -34,7 +63,7 @@ static int run(int argc, char **argv, bool helper)
 	struct cfs_mount_opts *o = calloc(1, sizeof(*o));
 	bool sloppy = false, fake = false;
 	char err[256] = "", dir[PATH_MAX];
-	const char *options[16];
+	const char *options[OPTIONS_MAX], **again = NULL;
 	unsigned n_options = 0;
 	struct stat st;
 	int c, rc;
@@ -89,17 +118,25 @@ static int run(int argc, char **argv, bool helper)
 		rc = cmd_fail(MOUNT_USAGE, "mount", "%s", err);
 		goto out;
 	}
-	if (!realpath(argv[optind + 1], dir) || stat(dir, &st)) {
+	if (cfs_mount_goes_on()) {	/* looking there would wait for us */
+		snprintf(dir, sizeof(dir), "%s", argv[optind + 1]);
+	} else if (!realpath(argv[optind + 1], dir) || stat(dir, &st)) {
 		rc = cmd_fail(MOUNT_FAIL, "mount", "%s: %s", argv[optind + 1], strerror(errno));
 		goto out;
-	}
-	if (!S_ISDIR(st.st_mode)) {
+	} else if (!S_ISDIR(st.st_mode)) {
 		rc = cmd_fail(MOUNT_FAIL, "mount", "%s: is not a directory", dir);
 		goto out;
 	}
 	snprintf(o->mountpoint, sizeof(o->mountpoint), "%s", dir);
+	again = restart_args(o, options, n_options, sloppy, argv[optind]);
+	if (!again) {
+		rc = cmd_fail(MOUNT_SYSERR, "mount", "out of memory");
+		goto out;
+	}
+	o->restart_argv = again;
 	rc = fake || !cfs_mount_main(o) ? MOUNT_OK : MOUNT_FAIL;
 out:
+	free(again);
 	free(o);
 	return rc;
 }

@@ -25,7 +25,7 @@ static void usage(FILE *f)
 	      "Exits 0 when it answers, 1 when it does not.\n", f);
 }
 
-static int ask_server(const char *addr, char *buf, uint32_t max, uint32_t *ret_len)
+int cmd_ask_server(const char *addr, char *buf, uint32_t max, uint32_t *ret_len)
 {
 	uint64_t deadline = cfs_boot_ns() + TIMEOUT_MS * CFS_NSEC_PER_MSEC;
 	struct cfs_rpc_reply r = { .body = buf, .body_max = max };
@@ -125,7 +125,7 @@ int cmd_status(int argc, char **argv)
 	buf = malloc(CFS_BODY_MAX + 1);
 	if (!buf)
 		return cmd_fail(CMD_FAIL, "status", "out of memory");
-	rc = is_dir ? cmd_ask_mount(target, "status", buf, CFS_BODY_MAX, &len) : ask_server(target, buf, CFS_BODY_MAX, &len);
+	rc = is_dir ? cmd_ask_mount(target, "status", buf, CFS_BODY_MAX, &len) : cmd_ask_server(target, buf, CFS_BODY_MAX, &len);
 	if (rc == -ENOTCONN && is_dir) {
 		rc = cmd_fail(CMD_FAIL, "status", "%s: no ClaudeFS mount answers there", target);
 		goto out;

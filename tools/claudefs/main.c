@@ -24,6 +24,7 @@ static const struct verb {
 	{ "status", cmd_status, "show the state of a server or of a mount" },
 	{ "doctor", cmd_doctor, "what this machine offers, what is used, and why not" },
 	{ "tier", cmd_tier, "show a mount's tiers, or switch one on or off" },
+	{ "upgrade", cmd_upgrade, "replace the process of a mount by the program installed now" },
 	{ "top", cmd_top, "what a mount is doing: operations, times, hit rates, hot files" },
 	{ "trace", cmd_trace, "print the requests of a mount, a file or a process as they happen" },
 	{ "fsck", cmd_fsck, "check a stopped server's data, metadata against objects" },

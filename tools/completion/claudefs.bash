@@ -3,11 +3,11 @@
 _claudefs()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]-}
-	local mount_opts='ro rw allow_other cachedir= cachesize= dirtysize= cache_entries= hard softerr timeo= cache=strict cache=none uring= passthrough= bpf= bpf_mem= metrics='
+	local mount_opts='ro rw allow_other cachedir= cachesize= dirtysize= cache_entries= hard softerr timeo= cache=strict cache=none through nothrough uring= passthrough= pass_min= pass_max= bpf= bpf_mem= metrics= persist persist=auto persist_deaths='
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'format device mount umount status tier top trace doctor fsck --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'format device mount umount status tier upgrade top trace doctor fsck --help --version' -- "$cur")
 		return
 	fi
 	case $prev in
@@ -30,7 +30,7 @@ _claudefs()
 	top:-*) mapfile -t COMPREPLY < <(compgen -W '--once --interval --json --help' -- "$cur") ;;
 	trace:-*) mapfile -t COMPREPLY < <(compgen -W '--count --json --help' -- "$cur") ;;
 	fsck:-*) mapfile -t COMPREPLY < <(compgen -W '--config --repair --json --help' -- "$cur") ;;
-	status:* | mount:* | umount:* | tier:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+	status:* | mount:* | umount:* | tier:* | upgrade:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
 	top:*) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
 	trace:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	format:* | device:*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;

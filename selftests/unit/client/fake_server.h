@@ -54,6 +54,7 @@ struct fake_file {
 	bool busy;			/* an OPEN or SETATTR has the key */
 	uint64_t broken_gen[FAKE_CLIENTS];
 	unsigned killed;		/* COMMITs with KILLPRIV */
+	bool contended;			/* who can is told to write through */
 };
 
 struct fake_object {
@@ -76,12 +77,14 @@ static struct fake {
 	struct fake_file files[FAKE_FILES];	/* by inode number */
 	struct fake_object *objects[4096];
 	uint64_t gen, oid_seq;
+	uint64_t n_through;		/* COMMITs without a lease */
 	uint64_t n_open, n_extents, n_commit, n_commit_items, n_setattr, n_obj_write, n_obj_read, n_return, n_break;
 	/* faults */
 	bool target_down[FAKE_TARGETS];
 	unsigned write_fails_pct, refuse_pct, delay_us;
 	bool reads_flaky;		/* target 0 sometimes does not answer */
 	int commit_status;		/* of every item */
+	bool may_through;		/* COMMITs without a lease are fine */
 	unsigned extents_max;		/* in one reply, 0: what is asked for */
 } fake = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 
@@ -263,8 +266,55 @@ static inline int fake_setattr(struct cfs_client *c, const struct cfs_setattr_re
 	return 0;
 }
 
+/* a COMMIT of who writes through: it may not be there, break what others hold, and choose the place */
+static inline int fake_patch(struct fake_file *f, const struct cfs_commit_item *it, const unsigned char *inl, uint64_t base)
+{
+	if (f->n_ext || base + it->inline_len > CFS_INLINE_MAX || f->size > CFS_INLINE_MAX)
+		return EMSGSIZE;
+	if (base + it->inline_len > f->inline_len) {
+		memset(f->bytes + f->inline_len, 0, base + it->inline_len - f->inline_len);
+		f->inline_len = (uint32_t)(base + it->inline_len);
+	}
+	memcpy(f->bytes + base, inl, it->inline_len);
+	if (f->inline_len > f->size)
+		f->size = f->inline_len;
+	return 0;
+}
+
+static inline int fake_commit_through(struct cfs_client *c, const struct cfs_commit_item *it, const unsigned char *inl,
+				      const struct cfs_extent *ext, uint64_t *ret_off)
+{
+	struct fake_file *f = fake_file(it->ino);
+	struct cfs_extent e;
+	int rc = 0;
+
+	fake.n_through++;
+	fake_take(c, it->ino, CFS_LEASE_NONE);
+	*ret_off = it->flags & CFS_CI_APPEND ? f->size : it->n_extents ? ext->file_off : it->size;
+	if (it->flags & ~(CFS_CI_APPEND | CFS_CI_PATCH | CFS_CI_KILLPRIV) || it->n_extents > 1)
+		FAKE_FATAL("COMMIT through with flags %x and %u extents", it->flags, it->n_extents);
+	if (it->flags & CFS_CI_PATCH) {
+		rc = fake_patch(f, it, inl, *ret_off);
+	} else {
+		e = ext[0];
+		e.file_off = *ret_off;
+		if (!fake_find(&e.oid))
+			FAKE_FATAL("extent without its object");
+		if (f->inline_len && (e.file_off || e.len < f->inline_len))
+			rc = EINVAL;
+		if (!rc) {
+			f->inline_len = 0;
+			fake_overlay(f, e.file_off, e.file_off + e.len, &e);
+			if (e.file_off + e.len > f->size)
+				f->size = e.file_off + e.len;
+		}
+	}
+	fake_give(it->ino);
+	return rc;
+}
+
 static inline int fake_commit_one(struct cfs_client *c, const struct cfs_commit_item *it, const unsigned char *inl,
-				  const struct cfs_extent *ext)
+				  const struct cfs_extent *ext, uint64_t *ret_off)
 {
 	struct fake_file *f = fake_file(it->ino);
 
@@ -272,6 +322,8 @@ static inline int fake_commit_one(struct cfs_client *c, const struct cfs_commit_
 		return ENOENT;
 	if (fake.commit_status)
 		return fake.commit_status;
+	if (f->lease[c->id] != CFS_LEASE_EXCL && fake.may_through)
+		return fake_commit_through(c, it, inl, ext, ret_off);
 	if (f->lease[c->id] != CFS_LEASE_EXCL)
 		FAKE_FATAL("client %u commits inode %llu without the exclusive lease", c->id, (unsigned long long)it->ino);
 	if (it->flags & CFS_CI_KILLPRIV)
@@ -337,7 +389,8 @@ static inline int fake_commit(struct cfs_client *c, const unsigned char *p, size
 		if (seen[it.ino])
 			FAKE_FATAL("inode %llu twice in a COMMIT", (unsigned long long)it.ino);
 		seen[it.ino] = true;
-		res.status = (uint32_t)fake_commit_one(c, &it, inl, (const void *)(inl + it.inline_len));
+		res.status = (uint32_t)fake_commit_one(c, &it, inl, (const void *)(inl + it.inline_len), &res.off);
+		res.flags = fake_file(it.ino)->contended ? CFS_CR_CONTENDED : 0;
 		if (!res.status)
 			fake_attr(it.ino, &res.attr);
 		memcpy(out, &res, sizeof(res));
@@ -359,6 +412,11 @@ static inline int fake_open(struct cfs_client *c, const struct cfs_open_req *r, 
 		return ENOENT;
 	if (r->flags & CFS_OPEN_KEEP)
 		f->open[c->id] = true;
+	if (r->flags & CFS_OPEN_THROUGH && f->contended && f->lease[c->id] != CFS_LEASE_EXCL) {
+		fake_open_rep(r->ino, r->off, r->max_extents, f->lease[c->id], call);
+		((struct cfs_open_rep *)call->rep)->valid = CFS_V_CONTENDED;
+		return 0;
+	}
 	if (want == CFS_LEASE_SHARED && fake_rand() % 100 < fake.refuse_pct)
 		want = CFS_LEASE_NONE;
 	/* even who gets no lease must not see old bytes */
@@ -500,6 +558,15 @@ static inline int fake_obj_read(uint32_t target, const struct cfs_obj_read_req *
 	return 0;
 }
 
+static inline int fake_obj_delete(uint32_t target, const struct cfs_oid *oid)
+{
+	struct fake_object *o = fake_find(oid);
+
+	if (o)
+		o->on[target] = false;
+	return 0;
+}
+
 int cfs_call_target(struct cfs_client *c, uint32_t target, struct cfs_call *call)
 {
 	int rc;
@@ -512,6 +579,8 @@ int cfs_call_target(struct cfs_client *c, uint32_t target, struct cfs_call *call
 	pthread_mutex_lock(&fake.lock);
 	if (call->opcode == CFS_OP_OBJ_WRITE)
 		rc = fake_obj_write(target, call->body[0].iov_base, call->body[1].iov_base, call);
+	else if (call->opcode == CFS_OP_OBJ_DELETE)
+		rc = fake_obj_delete(target, call->body[1].iov_base);
 	else
 		rc = fake_obj_read(target, call->body[0].iov_base, call);
 	pthread_mutex_unlock(&fake.lock);
@@ -564,6 +633,19 @@ unsigned cfs_client_pg_targets(struct cfs_client *c, const struct cfs_oid *oid, 
 	for (unsigned i = 0; i < FAKE_REPLICAS; i++)
 		targets[i] = (pg + i) % FAKE_TARGETS;
 	return FAKE_REPLICAS;
+}
+
+void cfs_client_changed(struct cfs_client *c, uint64_t ino)
+{
+	pthread_mutex_lock(&fake.lock);
+	fake_file(ino)->broken_gen[c->id] = ++fake.gen;
+	pthread_mutex_unlock(&fake.lock);
+}
+
+uint64_t cfs_client_features(struct cfs_client *c)
+{
+	(void)c;
+	return CFS_FEAT_THROUGH;
 }
 
 bool cfs_client_broken_since(struct cfs_client *c, uint64_t ino, uint64_t break_gen)

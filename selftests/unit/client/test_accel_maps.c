@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -255,6 +256,50 @@ static void test_full(void **state)
 	assert_int_equal(w.ctl.broken, 0);
 }
 
+/* what a full map forgot, and is asked for again, comes back: the name, its attributes and the directory above them */
+static void test_comes_back(void **state)
+{
+	struct cfs_bpf_gate *gate = calloc(1, sizeof(*gate));
+	uint32_t *busy = &gate->busy[cfs_bpf_hash(2) % CFS_BPF_BUSY];
+	uint64_t dir = 2, ino = 10;
+	struct cfs_bpf_name_key key = { .dir = 2, .name = "x" };
+
+	(void)state;
+	if (!w.have) {
+		free(gate);
+		skip();
+	}
+	cfs_dcache_gate(w.dc, gate);
+	cfs_dcache_mirror_name(w.dc, 2, "x", 1); /* no maps yet */
+	cfs_dcache_mirror(w.dc, w.maps);
+	put_name(2, "x", 10);
+	put_attr(10, 2, 1);
+	for (unsigned round = 0; round < 3; round++) {
+		assert_int_equal(bpf_map_delete_elem(w.p.names, &key), 0);
+		assert_int_equal(bpf_map_delete_elem(w.p.attrs, &ino), 0);
+		if (round == 1)
+			assert_int_equal(bpf_map_delete_elem(w.p.dirs, &dir), 0);
+		*busy = round == 2; /* not while the directory is changed here */
+		cfs_dcache_mirror_attr(w.dc, 10);
+		assert_int_equal(attr_is(10, 1), round < 2);
+		cfs_dcache_mirror_name(w.dc, 2, "x", 1);
+		assert_int_equal(name_is(2, "x", 10), round < 2);
+	}
+	*busy = 0;
+	cfs_dcache_mirror_name(w.dc, 2, "y", 1); /* not known */
+	assert_false(name_counts(2, "y"));
+	cfs_dcache_drop_name(w.dc, 2, "x", 1);
+	cfs_dcache_mirror_name(w.dc, 2, "x", 1);
+	assert_false(name_counts(2, "x"));
+	w.ahead_from = 1; /* held exclusively */
+	w.asked = 0;
+	cfs_dcache_mirror_attr(w.dc, 10);
+	assert_false(attr_is(10, 1));
+	w.ahead_from = 0;
+	cfs_dcache_gate(w.dc, NULL);
+	free(gate);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -262,6 +307,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ahead, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_comes_back, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

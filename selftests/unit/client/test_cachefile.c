@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * test_cachefile.c - proves that cached bytes come back from memory, from files, from behind the host's largest offset, and
- * with far more files than descriptors; that small files make no host files; and that nothing is left behind.
+ * with far more files than descriptors; that a file which somebody else has stays the same one; that small files make no host files; and that nothing is left behind.
  */
 #include <limits.h>
 #include <setjmp.h>
@@ -27,7 +27,7 @@ static int setup(void **unused)
 {
 	(void)unused;
 	snprintf(dir, sizeof(dir), "%s/cfs-test-cachefile.%d", getenv("T_DIR") ? getenv("T_DIR") : "/tmp", (int)getpid());
-	return cfs_cachestore_open(&store, dir, 1 << 20, 8);
+	return cfs_cachestore_open(&store, dir, -1, 1 << 20, 8);
 }
 
 static int teardown(void **unused)
@@ -68,6 +68,39 @@ static void test_spill(void **unused)
 	check(&cf, "en", CFS_CACHE_MEM_MAX - 3);
 	check(&cf, "beyond", CFS_CACHE_MEM_MAX - 1);
 	cfs_cachefile_drop(&store, &cf);
+}
+
+/* somebody else has the file: it is the same one from then on, and its bytes and length are ours to say */
+static void test_kept(void **unused)
+{
+	struct cfs_cachefile cf, others[20];
+	struct stat before, after;
+
+	(void)unused;
+	cfs_cachefile_init(&cf, 1);
+	put(&cf, "small", 100);
+	assert_int_equal(cfs_cachefile_keep(&store, &cf), 0);
+	assert_true(cf.on_disk);
+	check(&cf, "small", 100);
+	assert_int_equal(fstat(cf.fd, &before), 0);
+	for (unsigned i = 0; i < 20; i++) {	/* more than descriptors */
+		cfs_cachefile_init(&others[i], 100 + i);
+		put(&others[i], "x", CFS_CACHE_MEM_MAX);
+	}
+	cfs_cachefile_drop(&store, &cf);
+	assert_int_equal(cfs_cachefile_resize(&cf, 200), 0);
+	check(&cf, "\0\0\0", 100);
+	put(&cf, "again", 50);
+	assert_int_equal(cfs_cachefile_resize(&cf, 53), 0);
+	check(&cf, "aga", 50);
+	assert_int_equal(fstat(cf.fd, &after), 0);
+	assert_int_equal(before.st_ino, after.st_ino);
+	assert_int_equal(after.st_size, 53);
+	cfs_cachefile_let_go(&store, &cf);
+	cfs_cachefile_drop(&store, &cf);
+	assert_false(cf.on_disk);
+	for (unsigned i = 0; i < 20; i++)
+		cfs_cachefile_drop(&store, &others[i]);
 }
 
 static void test_mem_limit(void **unused)
@@ -146,7 +179,7 @@ static void test_leftovers(void **unused)
 
 	(void)unused;
 	/* one mount at a time */
-	assert_int_equal(cfs_cachestore_open(&other, dir, 0, 1), -EBUSY);
+	assert_int_equal(cfs_cachestore_open(&other, dir, -1, 0, 1), -EBUSY);
 	cfs_cachestore_close(&store);
 	/* what a crashed mount left goes, what is not ours stays */
 	snprintf(path, sizeof(path), "%s/00000000000000ab", dir);
@@ -157,7 +190,7 @@ static void test_leftovers(void **unused)
 	fd = open(path, O_CREAT | O_WRONLY, 0600);
 	assert_true(fd >= 0);
 	close(fd);
-	assert_int_equal(cfs_cachestore_open(&store, dir, 1 << 20, 8), 0);
+	assert_int_equal(cfs_cachestore_open(&store, dir, -1, 1 << 20, 8), 0);
 	assert_int_equal(unlink(path), 0);
 	/* teardown's rmdir() proves that the other one is gone */
 }
@@ -166,7 +199,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_spill), T(test_mem_limit), T(test_descriptors), T(test_far), T(test_leftovers),
+		T(test_spill), T(test_kept), T(test_mem_limit), T(test_descriptors), T(test_far), T(test_leftovers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,10 @@
 #include <dirent.h>
 
 static unsigned invals;
+static bool hold_inval;		/* the next one finds its page locked */
+static bool inval_held;
+static pthread_mutex_t hold_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t hold_cond = PTHREAD_COND_INITIALIZER;
 
 static void inval(void *arg, uint64_t ino, int64_t off, int64_t len)
 {
@@ -25,6 +29,15 @@ static void inval(void *arg, uint64_t ino, int64_t off, int64_t len)
 	(void)off;
 	(void)len;
 	__atomic_add_fetch(&invals, 1, __ATOMIC_RELAXED);
+	pthread_mutex_lock(&hold_lock);
+	if (hold_inval) {
+		hold_inval = false;
+		inval_held = true;
+		pthread_cond_broadcast(&hold_cond);
+		while (inval_held)
+			pthread_cond_wait(&hold_cond, &hold_lock);
+	}
+	pthread_mutex_unlock(&hold_lock);
 }
 
 static const struct cfs_data_params params = {
@@ -534,6 +547,93 @@ static void test_handover(void **state)
 	cfs_data_put(b);
 }
 
+/* a thread that waits for a page's lock, until held_end() */
+static pthread_t held_begin(void *(*run)(void *), struct cfs_data *d)
+{
+	pthread_t t;
+
+	pthread_mutex_lock(&hold_lock);
+	hold_inval = true;
+	assert_int_equal(pthread_create(&t, NULL, run, d), 0);
+	while (!inval_held)
+		pthread_cond_wait(&hold_cond, &hold_lock);
+	pthread_mutex_unlock(&hold_lock);
+	return t;
+}
+
+static void held_end(pthread_t t)
+{
+	pthread_mutex_lock(&hold_lock);
+	inval_held = false;
+	pthread_cond_broadcast(&hold_cond);
+	pthread_mutex_unlock(&hold_lock);
+	pthread_join(t, NULL);
+}
+
+static void *drop_all(void *arg)
+{
+	cfs_data_inval_now(arg, 0, UINT64_MAX);
+	return NULL;
+}
+
+/*
+ * A page was dropped after write(2) had filled it, and a read brought the old bytes back. That another drop of it is under way when the
+ * write is answered is no help: that page may be there still.
+ */
+static void test_drop_under_way(void **state)
+{
+	struct cfs_data *d = fake_get(0, 1);
+	pthread_t t;
+	unsigned n;
+
+	(void)state;
+	must_write(d, "old", 3, 0);
+	cfs_data_inval_now(d, 0, UINT64_MAX);
+	must_read(d, "old", 3, 0);
+	t = held_begin(drop_all, d);
+	n = invals;
+	must_write(d, "new", 3, 0);
+	assert_int_equal(invals, n + 1);
+	held_end(t);
+	/* now they are all gone */
+	must_write(d, "NEW", 3, 0);
+	assert_int_equal(invals, n + 1);
+	cfs_data_put(d);
+}
+
+static void *recall(void *arg)
+{
+	struct cfs_data *d = arg;
+
+	cfs_data_break(d->g->c, d->ino, CFS_LEASE_NONE);
+	return NULL;
+}
+
+/*
+ * A write that was to go through finds the exclusive lease, which another one took meanwhile, and it is being recalled: the recall waits for
+ * a page that this very write may hold, and must not be waited for.
+ */
+static void test_through_meets_recall(void **state)
+{
+	struct cfs_data *d = fake_get(0, 1);
+	uint64_t off = 0;
+	pthread_t t;
+
+	(void)state;
+	must_write(d, "old", 3, 0);
+	assert_int_equal(d->lease, CFS_LEASE_EXCL);
+	t = held_begin(recall, d);
+	pthread_mutex_lock(&d->lock);
+	assert_true(d->recalling);
+	assert_int_equal(cfs_data_through(d, "new", 3, 0, 0, &off), CFS_DATA_UNLEASED);
+	pthread_mutex_unlock(&d->lock);
+	held_end(t);
+	assert_int_equal(d->lease, CFS_LEASE_NONE);
+	fake_file(1)->lease[0] = CFS_LEASE_NONE;
+	must_read(d, "old", 3, 0);
+	cfs_data_put(d);
+}
+
 static void test_grant_and_break(void **state)
 {
 	struct cfs_data *d = fake_get(0, 1);
@@ -658,8 +758,16 @@ static void test_times(void **state)
 	fake_attr(1, &attr);
 	attr.mtime.sec = 12345;
 	cfs_data_setattr_done(d, &attr, false);
+	assert_true(cfs_data_unsaved(d));
 	assert_int_equal(cfs_data_fsync(d), 0);
 	assert_int_equal(fake_file(1)->mtime.sec, 12345);
+	/* what the server was told is the holder's truth, but nothing to save */
+	attr.mtime.sec = 23456;
+	cfs_data_setattr_done(d, &attr, false);
+	attr.mtime.sec = 0;
+	assert_true(cfs_data_attr(d, &attr));
+	assert_int_equal(attr.mtime.sec, 23456);
+	assert_false(cfs_data_unsaved(d));
 	/* a write kills suid, here at once, there with the COMMIT */
 	assert_int_equal(cfs_data_write(d, "y", 1, 0, CFS_DATA_KILLPRIV), 1);
 	attr.mode = 0106755;
@@ -835,7 +943,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_one_request_fsync), T(test_many_small), T(test_outgrow_inline), T(test_objects), T(test_scattered),
-		T(test_rot), T(test_target_down), T(test_hole), T(test_handover), T(test_grant_and_break),
+		T(test_rot), T(test_target_down), T(test_hole), T(test_handover), T(test_drop_under_way), T(test_through_meets_recall),
+		T(test_grant_and_break),
 		T(test_idle_and_reclaim), T(test_truncate_local), T(test_times), T(test_nospace), T(test_session_lost),
 		T(test_deleted), T(test_limits), T(test_stream), T(test_background), T(test_random), T(test_random_far),
 		T(test_random_faults),

@@ -168,6 +168,92 @@ static void bounded(void **state)
 	assert_int_equal(cfs_dcache_evicted_dirs(dc, 51, dirs, 64), 64);
 }
 
+/* a directory all of whose names are here answers for those that are not, until one of them is lost */
+static void whole_directory(void **state)
+{
+	uint64_t since = cfs_breaks_gen(&breaks), begun = cfs_dcache_whole_begin(dc, 1), ino;
+	struct cfs_dcache_stat st;
+
+	(void)state;
+	assert_false(cfs_dcache_put_whole(dc, 1, since, begun));	/* no lease */
+	assert_true(cfs_dcache_put_name(dc, 1, "a", 1, 5, since, 0));
+	assert_int_equal(cfs_dcache_name(dc, 1, "x", 1, 0, &ino), CFS_DC_MISS);
+	assert_true(cfs_dcache_put_whole(dc, 1, since, begun));
+	assert_int_equal(cfs_dcache_name(dc, 1, "a", 1, 0, &ino), CFS_DC_PRESENT);
+	assert_int_equal(cfs_dcache_name(dc, 1, "x", 1, 700, &ino), CFS_DC_ABSENT);
+	assert_int_equal(cfs_dcache_name(dc, 2, "x", 1, 0, &ino), CFS_DC_MISS);
+	cfs_dcache_stat(dc, &st);
+	assert_int_equal(st.whole_hits, 1);
+	/* a name of our own making takes the place of the absent one, and all is known as before */
+	assert_true(cfs_dcache_put_name(dc, 1, "x", 1, 6, since, 0));
+	assert_int_equal(cfs_dcache_name(dc, 1, "x", 1, 0, &ino), CFS_DC_PRESENT);
+	assert_int_equal(cfs_dcache_name(dc, 1, "y", 1, 800, &ino), CFS_DC_ABSENT);
+	/* another session makes one: its break drops the name, and what the kernel was told of it is known */
+	cfs_breaks_note(&breaks, CFS_BRK_NAME, 1, 0, "y", 1);
+	assert_int_equal(cfs_dcache_drop_name(dc, 1, "y", 1), 800);
+	assert_int_equal(cfs_dcache_name(dc, 1, "y", 1, 0, &ino), CFS_DC_MISS);
+	assert_int_equal(cfs_dcache_name(dc, 1, "z", 1, 0, &ino), CFS_DC_MISS);
+	/* a listing that a break overtook does not make it whole */
+	assert_false(cfs_dcache_put_whole(dc, 1, since, cfs_dcache_whole_begin(dc, 1)));
+	/* nor does one during which a name was lost without a break */
+	since = cfs_breaks_gen(&breaks);
+	begun = cfs_dcache_whole_begin(dc, 1);
+	cfs_dcache_drop_name(dc, 1, "a", 1);
+	assert_true(cfs_dcache_put_whole(dc, 1, since, begun));
+	assert_int_equal(cfs_dcache_name(dc, 1, "a", 1, 0, &ino), CFS_DC_MISS);
+	/* the end of the lease ends it, and a new lease does not bring it back */
+	since = cfs_breaks_gen(&breaks);
+	assert_true(cfs_dcache_put_whole(dc, 1, since, cfs_dcache_whole_begin(dc, 1)));
+	cfs_breaks_note(&breaks, CFS_BRK_DIR, 1, 0, NULL, 0);
+	cfs_dcache_drop_dir(dc, 1);
+	assert_false(cfs_dcache_put_whole(dc, 1, since, cfs_dcache_whole_begin(dc, 1)));
+	assert_true(cfs_dcache_put_name(dc, 1, "b", 1, 7, cfs_breaks_gen(&breaks), 0));
+	assert_int_equal(cfs_dcache_name(dc, 1, "a", 1, 0, &ino), CFS_DC_MISS);
+}
+
+/* when everything is dropped, names of whole directories are lost like any: who looked before must ask */
+static void whole_and_drop_all(void **state)
+{
+	uint64_t since = cfs_breaks_gen(&breaks), begun = cfs_dcache_whole_begin(dc, 1), ino;
+
+	(void)state;
+	assert_true(cfs_dcache_put_name(dc, 1, "a", 1, 5, since, 0));
+	cfs_dcache_drop_all(dc);
+	assert_true(cfs_dcache_put_name(dc, 1, "b", 1, 6, since, 0));
+	cfs_dcache_put_whole(dc, 1, since, begun);
+	assert_int_equal(cfs_dcache_name(dc, 1, "a", 1, 0, &ino), CFS_DC_MISS);
+}
+
+/* a name that falls out of a full cache is never taken for absent */
+static void whole_and_full(void **state)
+{
+	unsigned present = 0, missed = 0;
+	char name[16];
+	uint64_t ino;
+
+	(void)state;
+	cfs_dcache_destroy(dc);
+	assert_int_equal(cfs_dcache_create(64 * 16, &breaks, &dc), 0);
+	for (unsigned n = 200; n <= 4000; n += 200) {
+		uint64_t since = cfs_breaks_gen(&breaks), begun = cfs_dcache_whole_begin(dc, n);
+
+		for (unsigned i = 0; i < n; i++) {
+			snprintf(name, sizeof(name), "%u", i);
+			assert_true(cfs_dcache_put_name(dc, n, name, strlen(name), 1 + i, since, 0));
+		}
+		cfs_dcache_put_whole(dc, n, since, begun);
+		for (unsigned i = 0; i < n; i++) {
+			snprintf(name, sizeof(name), "%u", i);
+			switch (cfs_dcache_name(dc, n, name, strlen(name), 0, &ino)) {
+			case CFS_DC_PRESENT: present++; break;
+			case CFS_DC_MISS: missed++; break;
+			case CFS_DC_ABSENT: fail_msg("%u of %u names: \"%s\" is called absent", i, n, name);
+			}
+		}
+	}
+	assert_true(present > 0 && missed > 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -176,6 +262,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(dropping, setup, teardown),
 		cmocka_unit_test_setup_teardown(walking, setup, teardown),
 		cmocka_unit_test_setup_teardown(bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(whole_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(whole_and_drop_all, setup, teardown),
+		cmocka_unit_test_setup_teardown(whole_and_full, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
