@@ -10,20 +10,24 @@
 # Lines such as "# timeout: 900" in the first ten of a case's source change how it runs:
 #   timeout: SECONDS (300)   parallel: yes (beside others)   variant: asan (which build's programs, release)
 #   net: host (stay in the machine's network namespace)
+#   tiers: yes (also runs once for each tier in T_TIERS, as NAME@TIER with T_TIER=TIER, see lib/cluster.sh; by default none,
+#      with T_LONG=1 "plain uring passthrough"; the rest is for vm/tiers)
 #
 # Each case has session, mounts, process ids and network (127.0.0.1 only) to itself, and sees
 #   $T_DIR   fresh directory, also the working directory; kept when the case failed, or with KEEP=1
 #   $T_ISOLATED  empty where the machine allows no namespaces, and cases share its mounts and processes
 #   $T_TOP   this checkout     $T_BIN   its programs (first in $PATH)     $T_PROGS   its selftests/progs
-# T_LONG=1 lets cases do more than fits into a usual run, and gives each five times its time.
+# T_LONG=1 lets cases do more than fits into a usual run, and gives each five times its time. T_SLOW=n: this machine is so many times
+# slower than most; every limit of time is n times as long. T_ROOT: where the directories of cases go, instead of $B/test-run.
 # It fails, too, when it leaves a FUSE mount, a process, a loop device or a pinned BPF object behind, when it dumps
-# core, or when a sanitizer speaks. JOBS (2) bounds how many run at once, B (build) says where the builds are.
+# core, or when a sanitizer speaks. A case that leaves $T_DIR/again, one line that says which fault of the machine below it that is (an emulator's),
+# is run once more, and the line is printed. JOBS (2) bounds how many run at once, B (build) says where the builds are.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export LC_ALL=C T_TOP=$PWD
 B=${B:-build} JOBS=${JOBS:-2} FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 [[ $B = /* ]] || B=$PWD/$B
-root=$B/test-run pattern=${1-}
+root=${T_ROOT:-$B/test-run} pattern=${1-}
 mkdir -p "$root"
 work=$(mktemp -d "$root/.run.XXXXXX")
 declare -A running=()
@@ -70,7 +74,7 @@ inside() { # LIMIT WORK COMMAND...: runs it; WORK.rc and WORK.left say how it we
 	ulimit -c 1000000
 	timeout -k 10 "$limit" "$@" </dev/null
 	rc=$?
-	for i in {1..30}; do # a daemon told to stop may take a moment
+	for ((i = 0; i < 30 * ${T_SLOW:-1}; i++)); do # a daemon told to stop may take a moment
 		others
 		[ "$others" ] || break
 		sleep 0.1
@@ -100,11 +104,11 @@ export -f inside others fuse_mounts bpf_pins fuzz
 tag() { sed -n "1,10s|^[#/* ]*$2: *\([^ ]*\).*|\1|p" "$1" | head -n 1; }
 
 run_case() { # NAME SOURCE COMMAND...
-	local name=$1 source=$2 note=$work/${1//\//_} limit variant space=("${isolate[@]}") start=$EPOCHREALTIME
+	local name=$1 source=$2 note=$work/${1//\//_} limit variant again space=("${isolate[@]}") start=$EPOCHREALTIME
 	shift 2
 	limit=$(tag "$source" timeout)
 	variant=$(tag "$source" variant)
-	limit=$((${limit:-300} * (${T_LONG:-0} ? 5 : 1)))
+	limit=$((${limit:-300} * (${T_LONG:-0} ? 5 : 1) * ${T_SLOW:-1}))
 	export T_RUN=$work T_DIR=$root/$name T_BIN=$B/${variant:-release}/bin T_PROGS=$B/${variant:-release}/selftests/progs
 	export PATH=$T_BIN:$PATH T_ISOLATED=${isolate[0]+pid} CMOCKA_MESSAGE_OUTPUT=TAP
 	export ASAN_OPTIONS=log_path=$T_DIR/sanitizer UBSAN_OPTIONS=print_stacktrace=1:log_path=$T_DIR/sanitizer
@@ -115,11 +119,15 @@ run_case() { # NAME SOURCE COMMAND...
 	mkdir -p "$root/${name%/*}"
 	exec 8>"$root/$name.lock" # somebody else may be testing in this checkout
 	flock 8
-	rm -rf --one-file-system "$T_DIR"
-	mkdir -p "$T_DIR"
-	"${fixed[@]}" timeout --foreground -s KILL $((limit + 60)) "${space[@]}" setsid bash -c 'inside "$@"; exit' \
-		inside "$limit" "$note" "$@" </dev/null \
-		>"$T_DIR/log" 2>&1 8>&-
+	for again in '' no; do
+		rm -rf --one-file-system "$T_DIR" "$note.rc" "$note.left"
+		mkdir -p "$T_DIR"
+		"${fixed[@]}" timeout --foreground -s KILL $((limit + 60)) "${space[@]}" setsid bash -c 'inside "$@"; exit' \
+			inside "$limit" "$note" "$@" </dev/null \
+			>"$T_DIR/log" 2>&1 8>&-
+		[ -z "$again" ] && [ -s "$T_DIR/again" ] || break
+		echo "     $name once more: $(head -n 1 "$T_DIR/again")"
+	done
 	report "$name" "$note" "$limit" "$(awk "BEGIN {printf \"%.1f\", $EPOCHREALTIME - $start}")"
 	flock -u 8
 }
@@ -159,9 +167,10 @@ report() { # NAME NOTE LIMIT SECONDS: judges $T_DIR/log, prints, and leaves "pas
 			"$([ "$failed" = 0 ] || echo ", $failed failed")" "$([ "$skipped" = 0 ] || echo ", $skipped skipped")" "$4"
 		if [ "$verdict" = FAIL ]; then
 			[ -z "$why" ] || echo "     why: ${why#; }"
-			grep -hE '^not ok' "$T_DIR/log" | grep -v '# *SKIP' | head -n 20 | sed 's/^/     | /'
+			awk '/^not ok/ && !/# *SKIP/ {n++; after = 7} !/^(not ok|#)/ {after = 0} after-- > 0 && n <= 20' "$T_DIR/log" |
+				cut -c1-300 | sed 's/^/     | /' # with what was said about each
 			echo "     log: $T_DIR/log, its end:"
-			tail -n 25 "$T_DIR/log" | cut -c1-300 | sed 's/^/     | /'
+			tail -n 12 "$T_DIR/log" | cut -c1-300 | sed 's/^/     | /'
 			for f in "$T_DIR"/sanitizer.*; do [ ! -e "$f" ] || head -n 40 "$f" | sed 's/^/     | /'; done
 		fi
 		sed -nE '/^(not )?ok.*# *(SKIP|TODO)|^1\.\.0.*# *SKIP/s/^/     /p' "$T_DIR/log"
@@ -215,6 +224,10 @@ done
 for f in "${beside[@]}" "${alone[@]}"; do
 	name=${f#selftests/}
 	start "${name%.sh}" "$f" "$T_TOP/$f" # one that is not executable fails, and says so
+	[ "$(tag "$f" tiers)" = yes ] || continue
+	for tier in ${T_TIERS-${T_LONG:+plain uring passthrough}}; do
+		T_TIER=$tier start "${name%.sh}@$tier" "$f" "$T_TOP/$f"
+	done
 done
 wait_below 1
 

@@ -65,6 +65,11 @@ if [ "$T_ISOLATED" ]; then
 else
 	skip "no namespaces on this machine" "a case sees no process, file or port of others"
 fi
+fresh again '[ -e "$T_TOP/second" ] || { touch "$T_TOP/second"; echo "a fault below" >"$T_DIR/again"; echo "not ok 1"; exit 1; }' \
+	'echo 1..1; echo ok 1'
+expect "1 passed, 0 failed, 0 skipped rc=0" "c/again once more: a fault below" "a fault of the machine below: once more"
+fresh again 'echo "a fault below" >"$T_DIR/again"; echo 1..1; echo "not ok 1"; exit 1'
+expect "0 passed, 1 failed, 0 skipped rc=1" "once more: a fault below" "and no more than that"
 fresh tap '. "$T_TOP/selftests/lib/tap.sh"' 'cleanup echo cleaned' 'is 1 1 a; is 1 2 b; try c true; fails d false' \
 	'fails e sh -c "ulimit -c 0; kill -SEGV \$\$"; skip reason f; done_testing'
 expect "3 passed, 2 failed, 1 skipped rc=1" "wanted: 2" "tap.sh"

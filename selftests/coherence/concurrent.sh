@@ -2,6 +2,7 @@
 # Two mounts, four processes at once: appends, versions, races for a name, locks, a storm in one directory.
 # See selftests/progs/contend.c.
 # timeout: 400
+# tiers: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

@@ -2,6 +2,7 @@
 # Two mounts, one process: the next call on one mount sees what the last on the other did, in every kind of cache.
 # See selftests/progs/coherence.c.
 # timeout: 400
+# tiers: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

@@ -2,6 +2,7 @@
 # Server and clients built with ThreadSanitizer, two mounts at work at once: no data race in their threads.
 # What they compute is proved elsewhere; here the only question is what the sanitizer says.
 # timeout: 400
+# tiers: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 
@@ -15,8 +16,8 @@ export T_BIN TSAN_OPTIONS="log_path=$T_DIR/tsan exitcode=0 report_bugs=1 history
 cluster_start
 cluster_mount a
 cluster_mount b
-timeout 100 "$T_PROGS/coherence" --rounds "${T_ROUNDS-2}" "$T_DIR/a" "$T_DIR/b" >"$T_DIR/sequential.log" 2>&1
-timeout 200 "$T_PROGS/contend" --seconds "${T_SECONDS-1}" "$T_DIR/a" "$T_DIR/b" >"$T_DIR/concurrent.log" 2>&1
+timeout "$(slow 100)" "$T_PROGS/coherence" --rounds 2 "$T_DIR/a" "$T_DIR/b" >"$T_DIR/sequential.log" 2>&1
+timeout "$(slow 200)" "$T_PROGS/contend" --seconds 1 "$T_DIR/a" "$T_DIR/b" >"$T_DIR/concurrent.log" 2>&1
 if [ "$(cat "$T_DIR"/{sequential,concurrent}.log | grep -c '^ok')" -gt 20 ]; then
 	ok "work was done"
 else

@@ -4,6 +4,7 @@
 # sectors), and each such store passes fsck, starts, mounts, and holds what had been acknowledged by then.
 # T_CUTS=n: how many places (16); the kinds of cut alternate. See selftests/progs/recorder.c.
 # timeout: 900
+# tiers: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh
@@ -48,7 +49,7 @@ for n in 0 1; do
 	pids+=($!)
 	cleanup stop_pid $! 1
 done
-sleep "${T_SECONDS-4}"
+sleep "$(slow "${T_SECONDS-4}")"
 kill -TERM "${pids[@]}"
 for pid in "${pids[@]}"; do wait "$pid" || not_ok "the load ended well" "$(cat "$T_DIR"/load.?)"; done
 cluster_umount a
@@ -71,6 +72,7 @@ for ((i = 1; i <= cuts; i++)); do
 	mkdir "$T_DIR/state"
 	cp --sparse=always "$base" "$T_DIR/cut.img"
 	read -r -a seen < <("$T_PROGS/recorder" replay "$T_DIR/writes" "$T_DIR/cut.img" "$at" "$fate")
+	sync "$T_DIR/cut.img" # the copy's writing back is not what the start is measured by
 	config "$T_DIR/cut.img"
 	name="cut $i at record $at, fate $fate"
 	problems=''

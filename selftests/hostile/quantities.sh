@@ -1,7 +1,7 @@
 #!/bin/bash
 # A directory of 100,000 names (T_LONG=1: a million), 20,000 open files (100,000), a file of 50,000 extents (a million),
 # 65,000 hard links. See selftests/progs/manyfiles.c.
-# timeout: 1200
+# timeout: 3200
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh
@@ -13,12 +13,12 @@ cluster_mount a
 cluster_mount b
 sizes() { diag "server $(cluster_rss server) KiB, clients $(cluster_rss a) and $(cluster_rss b) KiB"; }
 sizes
-tap_from timeout "$(long 300 2400)" "$T_PROGS/manyfiles" dir "$(long 100000 1000000)" "$T_DIR/a" "$T_DIR/b"
+tap_from timeout "$(long 300 5400)" "$T_PROGS/manyfiles" dir "$(long 100000 1000000)" "$T_DIR/a" "$T_DIR/b"
 sizes
 tap_from timeout "$(long 120 600)" "$T_PROGS/manyfiles" open "$(long 20000 100000)" "$T_DIR/a"
 sizes
 pieces=$(long 50000 1000000)
-tap_from timeout "$(long 200 2400)" "$T_PROGS/manyfiles" pieces "$pieces" "$T_DIR/a"
+tap_from timeout "$(long 200 7200)" "$T_PROGS/manyfiles" pieces "$pieces" "$T_DIR/a"
 sizes
 cluster_umount a
 cluster_mount a

@@ -13,7 +13,7 @@ printf '[server]\nlease_ms = 1000\n' >"$T_DIR/c.conf"
 "$T_BIN/claudefsd" --config "$T_DIR/c.conf" --listen $A --state-dir "$T_DIR/state" --target "$T_DIR/t.img" >"$T_DIR/server.log" 2>&1 &
 pid=$!
 cleanup eval 'kill -KILL $pid 2>/dev/null || :'
-wait_for 30 grep -q 'serving on' "$T_DIR/server.log" || { not_ok "claudefsd starts" "$(cat "$T_DIR/server.log")"; exit 1; }
+wait_for 30 grep -q 'leads with epoch' "$T_DIR/server.log" || { not_ok "claudefsd starts" "$(cat "$T_DIR/server.log")"; exit 1; }
 
 "$raw" $A protocol >"$T_DIR/protocol" 2>&1 || not_ok "rawclient" "$(tail -n 3 "$T_DIR/protocol")"
 while read -r line; do # its results are ours

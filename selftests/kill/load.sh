@@ -53,7 +53,7 @@ load_check() {
 	local j n
 	for j in "$T_DIR/journal.$1".*; do
 		n=${j##*.}
-		tap_from timeout "${3-60}" "$T_PROGS/ackload" check --journal "$j" --dir "$T_DIR/$2/$1.$n"
+		tap_from timeout "$(slow "${3-60}")" "$T_PROGS/ackload" check --journal "$j" --dir "$T_DIR/$2/$1.$n"
 	done
 }
 load_check_all() {

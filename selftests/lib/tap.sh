@@ -9,7 +9,8 @@
 #   try "what" COMMAND...         passes if COMMAND exits 0; its output is shown only when it does not
 #   fails "what" COMMAND...       passes if COMMAND exits with 1..125, that is, fails without crashing
 #   cleanup COMMAND...            runs COMMAND at exit, last registered first, whatever happens
-#   wait_for SECONDS COMMAND...   repeats COMMAND until it succeeds; 1 when time is up
+#   wait_for SECONDS COMMAND...   repeats COMMAND until it succeeds; 1 when time is up: T_SLOW (1) times SECONDS
+#   slow N                        prints N times T_SLOW: a limit of time, on this machine
 #   stop_pid PID [SECONDS]        TERM, wait, then KILL (returns 1 if it came to that)
 #   diag TEXT...                  a comment in the output
 # A script that dies half way fails: its plan is not met, or its exit status is not 0.
@@ -48,9 +49,10 @@ fails() {
 	if [ "$rc" -ge 1 ] && [ "$rc" -le 125 ]; then ok "$what"; else not_ok "$what" "exit $rc: $*"$'\n'"$out"; fi
 }
 done_testing() { [ "$tap_planned" ] || plan "$tap_count"; tap_done=1; }
+slow() { echo $(($1 * ${T_SLOW:-1})); }
 cleanup() { tap_cleanups+=("$(printf '%q ' "$@")"); }
 wait_for() {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + $1 * ${T_SLOW:-1}))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ "$SECONDS" -lt "$end" ] || return 1

@@ -5,6 +5,8 @@
 #
 #   vm_need [SERIES...]                 fetches what is missing; skips the case where CLAUDEFS_NO_VM says why there is
 #                                       no VM, and fails it when there should be one and cannot be had
+#   vm_kmod SERIES                      builds bpf/kmod for that kernel, fetched before; $vm_module is its path. Skips the case where
+#                                       there are no BPF programs to load, and fails it when the module cannot be built
 #   vm_run [OPTION...] -- SCRIPT [ARGUMENT...]    boots, runs SCRIPT in the guest, returns its status
 #   vm_tap [OPTION...] -- SCRIPT [ARGUMENT...]    the same for a SCRIPT that speaks TAP: its results become ours
 #   vm_start [OPTION...] -- SCRIPT [ARGUMENT...]  boots in the background; the output goes to $T_DIR/vm.log
@@ -18,6 +20,16 @@ vm_need() {
 	"$T_TOP/selftests/vm/machine/setup.sh" qemu guest "$@" >"$T_DIR/setup.log" 2>&1 && return
 	not_ok "the test machine can be had (or set CLAUDEFS_NO_VM=reason)" "$(tail -n 3 "$T_DIR/setup.log")"
 	exit 1
+}
+vm_kmod() {
+	local kernel
+	[ -e "${B:-$T_TOP/build}/bpf/fuse_answer.bpf.o" ] || skip_all "built without BPF programs (clang-19 or bpftool is missing)"
+	kernel=$(readlink -f "$T_TOP/build/dl/vm/$1") kernel=${kernel##*/"$1"-}
+	if ! "$T_TOP/scripts/kmod.sh" "$kernel" >"$T_DIR/kmod.log" 2>&1; then
+		not_ok "the kernel module for $kernel can be built" "$(tail -n 5 "$T_DIR/kmod.log")"
+		exit 1
+	fi
+	vm_module=$T_TOP/build/kmod/$kernel/claudefs_fuse.ko
 }
 vm_run() { "$VM_BOOT" "$@"; }
 vm_tap() { tap_from "$VM_BOOT" "$@"; }

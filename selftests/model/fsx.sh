@@ -2,6 +2,7 @@
 # One file under random reads, writes, truncates, mappings, holes, copies and direct I/O has the right bytes:
 # through one mount, and through two mounts in turn. See selftests/progs/fsx.c.
 # timeout: 300
+# tiers: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

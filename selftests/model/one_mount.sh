@@ -2,6 +2,7 @@
 # Random operations of one process, and of three, on one mount give what a plain directory gives. T_SEEDS="7 8"
 # repeats seeds, T_OPS their length. See selftests/progs/model.c.
 # timeout: 400
+# tiers: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

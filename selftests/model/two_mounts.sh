@@ -2,6 +2,7 @@
 # Random operations of four processes on two mounts, in lock-step, with others working beside, give what a plain
 # directory gives: every call sees what the last one on the other mount did. See selftests/progs/model.c.
 # timeout: 400
+# tiers: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

@@ -58,6 +58,25 @@ is "$(scrape "$cport" claudefs_fuse_request_duration_seconds_count '"create"')" 
 is "$(scrape "$cport" claudefs_fuse_request_duration_seconds_bucket '"create",le="\+Inf"')" 100 "and all are in its histogram"
 is "$(($(scrape "$sport" claudefs_meta_inodes) - inodes))" 100 "and by the server"
 if [ "$(scrape "$sport" claudefs_raft_journal_writes_total)" -gt "$writes" ]; then ok "journal writes grew"; else not_ok "journal writes grew"; fi
+is "$(scrape "$sport" claudefs_server_request_duration_seconds_count '"mknode"')" 100 "the server has timed each"
+is "$(scrape "$sport" claudefs_server_request_duration_seconds_bucket '"mknode",le="\+Inf"')" 100 "in its histogram"
+json() { python3 -c "import json, sys; d = json.load(sys.stdin); print($1)"; }
+is "$("$T_BIN/claudefs" status --json "$CLUSTER_ADDR" | json "(d['ops']['mknode']['count'], d['ops']['mknode']['errors'],
+	0 < d['ops']['mknode']['p50_us'] <= d['ops']['mknode']['p90_us'] <= d['ops']['mknode']['p99_us'], sum(n for b, n in d['ops']['mknode']['latency']))")" \
+	"(100, 0, True, 100)" "status shows how long they took"
+"$T_BIN/claudefs" top --json --interval 0.5 "$CLUSTER_ADDR" >"$T_DIR/top" 2>&1 &
+top=$!
+wait_for 10 test -s "$T_DIR/top"
+for ((i = 0; i < 50; i++)); do mkdir "$T_DIR/a/d$i"; done
+lines=$(wc -l <"$T_DIR/top")
+wait_for 20 sh -c "[ \$(wc -l <'$T_DIR/top') -ge $((lines + 2)) ]"
+kill "$top"
+wait "$top" 2>/dev/null
+is "$(grep '}$' "$T_DIR/top" | python3 -c "import json, sys
+d = [json.loads(l) for l in sys.stdin]
+print(sum(e['ops'].get('mknode', {}).get('count', 0) for e in d), d[0]['sessions'], d[0]['state'])")" "50 1 serving" "top shows a server's operations"
+like "$("$T_BIN/claudefs" top --once "$CLUSTER_ADDR")" "server 127.0.0.1:9510  serving, leader" "and for people"
+like "$("$T_BIN/claudefs" top --once 127.0.0.1:1 2>&1)" "is claudefsd running" "nobody there: one line"
 mkdir "$T_DIR/a/f1" 2>/dev/null
 stat "$T_DIR/a/absent" 2>/dev/null
 rmdir "$T_DIR/a" 2>/dev/null

@@ -17,8 +17,8 @@ mounted() { # NAME [OPTS]: and asked: the tables are made a moment after the mou
 
 cluster_start
 mounted a
-why=$(status a "['bpf']['why']")
-dir=$(status a "['bpf']['tables']")
+why=$(status a "['bpf'].get('why', '')")
+dir=$(status a "['bpf'].get('tables', '')")
 if [ "$why" ]; then
 	cluster_end
 	skip_all "this machine has no tables: $why"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # POSIX, one mount: selftests/progs/posix_locks.c tells what is checked.
 # timeout: 180
+# tiers: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

@@ -4,38 +4,15 @@
 # shellcheck source=selftests/lib/vm_guest.sh
 . "$T_TOP/selftests/lib/vm_guest.sh"
 guest_modules fuse && guest_scratch scratch /mnt && mkdir /mnt/t && cd /mnt/t || exit 1
-export T_DIR=/mnt/t T_ISOLATED='' T_CHECK_SECONDS=180
+export T_DIR=/mnt/t T_ISOLATED='' T_SLOW=6
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh
 . "$T_TOP/selftests/lib/cluster.sh"
+# shellcheck source=selftests/lib/vm_bpf.sh
+. "$T_TOP/selftests/lib/vm_bpf.sh"
 module=$1
 LEASE_MS=10000
-
-state() { "$T_BIN/claudefs" status --json "$T_DIR/$1"; }
-# what the daemon of mount $1 was asked: look-ups, attributes, extended attributes
-asked() {
-	state "$1" | sed 's/.*"fuse":{\([^}]*\)}.*/\1/' | tr , '\n' |
-		awk -F: '/"(lookup|getattr|statx|getxattr)"/ {n += $2} END {print n + 0}'
-}
-tier() { state "$1" | sed -n 's/.*"bpf":{\("state[^}]*\)}.*/\1/p'; }
-hits() { tier "$1" | tr , '\n' | awk -F: '/_hit"/ {n += $2} END {print n + 0}'; }
-cold() { echo 2 >/proc/sys/vm/drop_caches; }
-# quiet NAME WHAT COMMAND...: COMMAND succeeds with cold kernel caches, and mount NAME's daemon is asked nothing
-quiet() {
-	local name=$1 what=$2 before after hit rc=0 out
-	shift 2
-	cold
-	before=$(asked "$name") hit=$(hits "$name")
-	out=$("$@" 2>&1) || rc=$?
-	after=$(asked "$name")
-	if [ "$rc" = 0 ] && [ "$before" = "$after" ] && [ "$(hits "$name")" -gt "$hit" ]; then
-		ok "$what: no request"
-	else
-		not_ok "$what: no request" "status $rc, requests $before -> $after, hits $hit -> $(hits "$name"): $*"$'\n'"$out"$'\n'"$(tier "$name")"
-	fi
-}
-absent() { ! stat "$@" >/dev/null 2>&1; }
 
 fails "without the module bpf=on is refused" "$T_BIN/claudefs" mount -f -o bpf=on 127.0.0.1:1 "$T_DIR"
 insmod "$module" || { not_ok "the module loads"; exit 1; }
@@ -142,6 +119,5 @@ wait_for 30 bash -c '! mountpoint -q c'
 cluster_end
 wait_for 30 rmmod claudefs_fuse && ok "rmmod when all have ended" || not_ok "rmmod when all have ended"
 is "$(ls /sys/fs/bpf/claudefs 2>/dev/null | wc -l)" 0 "nothing stays pinned"
-is "$(dmesg | grep -cE 'BUG:|WARNING:|Oops|rcu.*stall|general protection')" 0 "the kernel has nothing to complain of" ||
-	diag "$(dmesg | grep -E -A25 'BUG:|WARNING:|Oops|stall|general protection' | head -60)"
+kernel_well
 done_testing

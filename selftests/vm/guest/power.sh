@@ -1,11 +1,12 @@
 #!/bin/bash
-# power.sh load SERIAL STORE: makes ext4 on the drive SERIAL with a store in a file of it, and another store on the whole
-#   drive STORE; works on both through mounts, with journals in /share of what was acknowledged, until the power goes.
-# power.sh check PREFIX...: the drives PREFIX-fs and PREFIX-store after that: ext4 comes back, fsck finds nothing
-#   wrong with either store, and what the journals acknowledge is there. Speaks TAP.
+# power.sh load PREFIX: makes ext4 on the drive PREFIX-fs with a store in a file of it, and other stores on the whole drives
+#   PREFIX-store (a block device) and PREFIX-nvme; works on all through mounts, with journals in /share of what was
+#   acknowledged, until the power goes.
+# power.sh check PREFIX...: these drives after that: ext4 comes back, fsck finds nothing wrong with any store, and what the
+#   journals acknowledge is there. Speaks TAP.
 # shellcheck source=selftests/lib/vm_guest.sh
 . "$T_TOP/selftests/lib/vm_guest.sh"
-guest_modules fuse virtio_blk ext4 || exit 1
+guest_modules fuse virtio_blk ext4 nvme || exit 1
 mkdir -p /tmp/power
 export T_DIR=/tmp/power T_ISOLATED=''
 # shellcheck source=selftests/lib/tap.sh
@@ -32,21 +33,26 @@ down() { # NAME
 noise() { # unacknowledged writes, so that there is always something that was not flushed yet
 	local n name
 	for n in {1..150}; do
-		for name in file drive; do
+		for name in file drive nvme; do
 			head -c 2M /dev/urandom >"$T_DIR/$name/noise$((n % 4))"
 		done
 	done
 }
-load() { # SERIAL STORE: ends only with the machine
-	local fs store
-	fs=$(guest_drive "$1") && store=$(guest_drive "$2") || exit 1
-	mke2fs -q -t ext4 "$fs" && mkdir -p /mnt/fs && mount -t ext4 "$fs" /mnt/fs || exit 1
+declare -A port=([file]=9510 [drive]=9511 [nvme]=9512)
+configure_all() { # PREFIX: all but the file system's drive
 	configure file 9510 /mnt/fs/store.img /mnt/fs/state
-	configure drive 9511 "$store" /mnt/fs/state2
-	"$T_BIN/claudefs" format --size 900M /mnt/fs/store.img && "$T_BIN/claudefs" format --yes "$store" || exit 1
+	configure drive 9511 "$(guest_drive "$1-store")" /mnt/fs/state2
+	configure nvme 9512 "nvme:serial.$1-nvme.1" /mnt/fs/state3
+}
+load() { # PREFIX: ends only with the machine
+	local fs name
+	fs=$(guest_drive "$1-fs") || exit 1
+	mke2fs -q -t ext4 "$fs" && mkdir -p /mnt/fs && mount -t ext4 "$fs" /mnt/fs && configure_all "$1" && guest_drive "$1-nvme" >/dev/null || exit 1
+	"$T_BIN/claudefs" format --size 900M /mnt/fs/store.img && "$T_BIN/claudefs" format --yes "$(guest_drive "$1-store")" &&
+		"$T_BIN/claudefs" format --yes "nvme:serial.$1-nvme.1" || exit 1
 	sync
-	up file 9510 && up drive 9511 || exit 1
-	for name in file drive; do
+	for name in file drive nvme; do up $name "${port[$name]}" || exit 1; done
+	for name in file drive nvme; do
 		for i in 0 1; do
 			"$T_PROGS/ackload" run --journal "/share/journal.$name.$i" --dir "$T_DIR/$name/$i" --seed $RANDOM$i &
 		done
@@ -60,14 +66,15 @@ load() { # SERIAL STORE: ends only with the machine
 }
 
 check() { # PREFIX
-	local name j
+	local name names j
 	mkdir -p /mnt/fs
 	try "$1: ext4 mounts" mount -t ext4 "$(guest_drive "$1-fs")" /mnt/fs || exit 1
-	configure file 9510 /mnt/fs/store.img /mnt/fs/state
-	configure drive 9511 "$(guest_drive "$1-store")" /mnt/fs/state2
-	for name in file drive; do
+	configure_all "$1"
+	names="file drive"
+	[ "$1" != killed ] || names+=" nvme"
+	for name in $names; do
 		try "$1, store in a $name: fsck finds nothing wrong" "$T_BIN/claudefs" fsck --config "$T_DIR/$name.conf"
-		try "$1, store in a $name: server and mount come up" up "$name" "$([ "$name" = file ] && echo 9510 || echo 9511)"
+		try "$1, store in a $name: server and mount come up" up "$name" "${port[$name]}"
 		for j in 0 1; do
 			tap_from "$T_PROGS/ackload" check --journal "/share/journal.$name.$j" --dir "$T_DIR/$name/$j"
 		done
@@ -78,7 +85,7 @@ check() { # PREFIX
 }
 
 case $1 in
-load) load "$2" "$3" ;;
+load) load "$2" ;;
 check)
 	shift
 	for prefix in "$@"; do check "$prefix"; done

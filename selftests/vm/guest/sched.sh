@@ -57,4 +57,13 @@ is "$(scheduler)" ext "after a restart it is there again"
 cluster_stop
 is "$(cat /sys/kernel/sched_ext/state)" disabled "and it ends with the server"
 
+
+cluster_restart
+tune 3000000 3000000 4000000 20000000 0
+is "$(scheduler)" ext "started once more"
+cluster_kill9 server
+default_again() { [ "$(cat /sys/kernel/sched_ext/state)" = disabled ]; }
+try "it ends with a server that is killed, too" wait_for 20 default_again
+
+tap_from "$T_PROGS/schedstall"
 done_testing

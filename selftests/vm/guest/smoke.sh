@@ -4,7 +4,7 @@
 # shellcheck source=selftests/lib/vm_guest.sh
 . "$T_TOP/selftests/lib/vm_guest.sh"
 guest_modules fuse && guest_scratch scratch /mnt && mkdir /mnt/t && cd /mnt/t || exit 1
-export T_DIR=/mnt/t T_ISOLATED='' T_CHECK_SECONDS=180
+export T_DIR=/mnt/t T_ISOLATED='' T_SLOW=6
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

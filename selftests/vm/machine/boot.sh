@@ -10,6 +10,7 @@
 #   --nvme FILE[,size=1G][,lba=512|4096][,atomic=128K][,zone=16M[,cap=12M][,open=8][,active=8]][,cache=unsafe]
 #                     an NVMe drive, with ZNS zones if "zone" is given; its serial number is FILE's last part.
 #                     FILE is made, sparse, when it is not there. cache: QEMU's word; log: see README.md
+#   --restarts        the guest may restart (sysrq b): SCRIPT runs again, drives go on as they are. Without, that is its end
 #   --icount          the guest's clock counts instructions: its times can be compared, whatever the host does besides
 #   --qemu ARGUMENT   one more argument of QEMU      --log FILE     where the guest's kernel log goes
 #   --shell           no SCRIPT: a shell on this terminal, without a time limit
@@ -25,10 +26,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../../.." && pwd)
 vm=${VM_CACHE:-$top/build/dl/vm}
 die() { echo "vm: $*" >&2; exit 126; }
-usage() { sed -n 2,25p "$0" >&2; exit 2; }
+usage() { sed -n 2,26p "$0" >&2; exit 2; }
 
 accel=${VM_ACCEL:-tcg,thread=multi}
-kernel=7 mem=2G cpus=2 limit=300 append='' share='' log='' shell='' drives=0 devices=()
+kernel=7 mem=2G cpus=2 limit=300 append='' share='' log='' shell='' restarts='' drives=0 devices=()
 
 bytes() { numfmt --from=iec "$1" || die "not a size: '$1'"; }
 add_drive() { # virtio|nvme FILE,KEY=VALUE...
@@ -68,6 +69,7 @@ add_drive() { # virtio|nvme FILE,KEY=VALUE...
 while [ $# -gt 0 ]; do
 	case $1 in
 	--shell) shell=1; shift; continue ;;
+	--restarts) restarts=1; shift; continue ;;
 	--icount) accel=tcg,thread=single devices+=(-icount shift=1,sleep=on); shift; continue ;;
 	--) shift; break ;;
 	--*) [ $# -ge 2 ] || usage ;;
@@ -129,7 +131,7 @@ done
 [ -z "$share" ] ||
 	shares+=(-virtfs "local,path=$(cd "$share" && pwd -P),mount_tag=share,security_model=none,multidevs=remap")
 {
-	printf 'TAGS=%q SHARE=%q SHELL_WANTED=%q\n' "${tags# }" "$share" "$shell"
+	printf 'TAGS=%q SHARE=%q SHELL_WANTED=%q RESTARTS=%q\n' "${tags# }" "$share" "$shell" "$restarts"
 	printf 'export T_TOP=%q PATH=%q TERM=%q\n' "$top" "$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
 		"${TERM-dumb}"
 	for name in "${!T_@}"; do
@@ -142,17 +144,21 @@ done
 (cd "$work/i" && find . | "$busybox" cpio -o -H newc 2>/dev/null) >"$work/job.cpio" || die "no initial ramdisk"
 cat "$vm/$kernel/initrd.cpio" "$work/job.cpio" >"$work/initrd"
 
+# A guest that is done restarts, which ends QEMU; one that may restart switches itself off.
+ends=(-no-reboot)
+[ -z "$restarts" ] || ends=(-action reboot=reset)
+
 # ---- the machine --------------------------------------------------------------------------------------------
 deathsig=(setpriv --pdeathsig KILL)
 "${deathsig[@]}" timeout --foreground -s KILL "$limit" "${deathsig[@]}" \
 	"$lib/ld-linux-x86-64.so.2" --library-path "$lib" "$qemu/usr/bin/qemu-system-x86_64" \
 	-L "$qemu/usr/share/qemu" -L "$qemu/usr/share/seabios" -pidfile "$work/pid" \
 	-M q35 -accel "$accel" -cpu "${VM_CPU:-max,la57=off}" -smp "$cpus" -m "$mem" \
-	-nodefaults -no-user-config -display none -no-reboot -nic none -serial "file:$log" \
+	-nodefaults -no-user-config -display none "${ends[@]}" -nic none -serial "file:$log" \
 	-device virtio-serial-pci -chardev stdio,id=c0,signal=off -device virtconsole,chardev=c0 \
 	-chardev "file,id=c1,path=$work/status" -device virtconsole,chardev=c1 \
 	"${shares[@]}" "${devices[@]}" -kernel "$vm/$kernel/vmlinux" -initrd "$work/initrd" \
-	-append "console=ttyS0 panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable quiet loglevel=4$append" \
+	-append "console=ttyS0 panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable no_timer_check quiet loglevel=4$append" \
 	<"$([ "$shell" ] && echo /dev/stdin || echo /dev/null)" &
 machine=$!
 wait "$machine"
@@ -168,5 +174,11 @@ else
 	echo "vm: the guest ended before $script did (QEMU: $rc) on $release; its kernel log ends:" >&2
 	rc=125
 fi
-tail -n 20 "$log" >&2
+fatal='Oops: |BUG: |Kernel panic'
+if grep -qE "$fatal" "$log"; then sed -nE "/$fatal/,\$p" "$log" | head -n 40; else tail -n 20 "$log"; fi >&2
+# The kernel patches its text behind breakpoints, tells all CPUs, and takes them away. With a thread for each CPU, QEMU now and then
+# runs one that is not there any more; then nobody knows it.
+if [ "$rc" = 125 ] && grep -q 'Oops: int3' "$log" && [ -d "${T_DIR-}" ]; then
+	echo "the emulator ran a breakpoint that the guest's kernel had taken away" >"$T_DIR/again"
+fi
 exit "$rc"
