@@ -4,16 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 want=${1-}
-if [ -z "$want" ]; then
-	scripts/kmod-root.sh
-elif ! grep -qxF "$want" build/kmod/kernels 2>/dev/null; then # a new one, or an old one that somebody still boots
-	scripts/kmod-root.sh 6.12. "$want"
-fi
+scripts/kmod-root.sh ${want:+"$want"}
 root=$PWD/build/kmod/root
 sources=(bpf/kmod/claudefs_fuse.c bpf/kmod/claudefs_fuse.h bpf/kmod/claudefs_gate.c bpf/kmod/claudefs_gate.h bpf/kmod/layout.c bpf/kmod/Makefile)
 sum=$(cat "${sources[@]}" scripts/kmod.sh build/kmod/stamp ${SIGN_KEY:+"$SIGN_KEY" "$SIGN_CERT"} | sha256sum)
 exec 9>build/kmod/lock
 flock -w 900 9 || { echo "kmod: another build has held build/kmod/lock for 15 minutes: gave up" >&2; exit 1; }
+[ -z "$want" ] || grep -qxF -e "$want" build/kmod/kernels || { echo "kmod: build/kmod has no headers of $want" >&2; exit 1; }
 while read -r kernel; do
 	[ -z "$want" ] || [ "$kernel" = "$want" ] || continue
 	final=${KMOD_OUT:-build/kmod}/$kernel
