@@ -25,6 +25,7 @@
 #include "client/persist.h"
 #include "client/takeover.h"
 #include "client/transport.h"
+#include "client/watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -60,6 +61,7 @@ struct mounted {
 	const struct cfs_mount_opts *o;
 	struct cfs_client *c;
 	struct cfs_persist *persist;	/* c's, or NULL */
+	struct cfs_watch watch;		/* where there is no holder */
 	const char *servers[CFS_MOUNT_SERVERS_MAX];
 	char name[CFS_NAME_MAX + 1];
 	char cachedir[PATH_MAX];
@@ -384,6 +386,18 @@ static void raise_read_ahead(const char *mountpoint)
 	}
 }
 
+/* who ends the connection when we are killed and cannot. The mount does without where it has to */
+static void watch_connection(struct mounted *m)
+{
+	unsigned major, minor;
+	int rc = m->persist ? 0 : cfs_mount_device(m->o->mountpoint, &major, &minor);
+
+	if (!rc && !m->persist)
+		rc = cfs_watch_connection(&m->watch, minor);
+	if (rc)
+		cfs_warn("nobody can abort the kernel's connection if this process is killed: %s", strerror(-rc));
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 /* cache files and connections need more than the usual 1024 */
 static void raise_fd_limit(void)
@@ -408,6 +422,8 @@ static int begin(struct mounted *m)
 		rc = mount_fuse(m);
 	if (!rc)
 		rc = wait_for_init(m);
+	if (!rc)
+		watch_connection(m);
 	if (!rc)
 		rc = check_root(m);
 	if (rc || !m->persist)
@@ -678,6 +694,7 @@ static int tear_down(struct mounted *m)
 			pthread_join(watch, NULL);
 		cfs_client_destroy(c);
 	}
+	cfs_watch_end(&m->watch);
 	cfs_persist_close(m->persist);
 	if (m->own_cachedir)
 		rmdir(m->cachedir);
@@ -690,8 +707,11 @@ int cfs_mount_run(const struct cfs_mount_opts *o, int report, struct cfs_persist
 {
 	struct mounted m = { .o = o, .signal_fd = -1, .persist = persist };
 	bool quiet = persist && persist->takeover;
-	int rc = set_up(&m), rc2;
+	int rc = persist ? 0 : cfs_watch_start(&m.watch, report), rc2;
 
+	if (rc)
+		cfs_warn("no process can be started beside this one: %s", strerror(-rc));
+	rc = set_up(&m);
 	if (rc) {
 		if (!m.err[0])
 			fail(&m, rc, "%s", strerror(rc < 0 ? -rc : EIO));
