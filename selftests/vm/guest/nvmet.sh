@@ -102,9 +102,15 @@ done
 t=tcp T_DIR=/mnt/t/tcp
 remake() { # BLOCK: with the namespace away long enough for this machine to notice
 	nvmet_enable $t 0 && wait_for 20 not_there && nvmet_backing "$t" "${number[$t]}" "$(file_of $t)" "$1" &&
-		nvmet_enable $t 1 && wait_for 20 claudefs device ls "$(name_of $t)"
+		nvmet_enable $t 1 && wait_for 20 there
 }
-not_there() { ! claudefs device ls "$(name_of $t)"; }
+# this machine is told once that namespaces have changed, and may have looked too early
+there() {
+	local c
+	for c in /sys/class/nvme/*/rescan_controller; do echo 1 >"$c"; done
+	claudefs device ls "$(name_of $t)"
+}
+not_there() { ! there; }
 refused() { # REGEX WHAT: neither server nor fsck takes it
 	like "$(timeout 20 "$T_BIN/claudefsd" --config "$T_DIR/claudefsd.conf" 2>&1)" "$1" "$2: the server refuses"
 	like "$(cluster_fsck 2>&1)" "$1" "$2: so does fsck"
