@@ -23,34 +23,33 @@
 #define LOST_WAIT_MS	2000u
 #define BATCH		256u
 
+struct recall_wait {
+	uint64_t until;
+	uint32_t blocked_seq, lost_seq;
+};
+
+static uint32_t recall_patience(const struct cfs_data *d, const void *arg)
+{
+	const struct recall_wait *w = arg;
+	uint64_t now;
+
+	if (d->blocked_seq != w->blocked_seq || d->lost_seq != w->lost_seq)
+		return 0;
+	if (!d->writers_blocked)
+		return CFS_DATA_FOR_EVER;
+	now = cfs_data_now_ms();
+	return now < w->until ? (uint32_t)(w->until - now) : 0;
+}
+
 /*
  * Have the kernel drop [off, end). False: not all of it, because a write of ours got in the way: it waits for a lease with page
  * locks held; or the lease was lost.
  */
 static bool inval_wait(struct cfs_data *d, uint64_t off, uint64_t end)
 {
-	uint64_t until = cfs_data_now_ms() + BLOCKED_WAIT_MS, now = 0;
-	uint32_t blocked_seq = d->blocked_seq, lost_seq = d->lost_seq;
-	struct cfs_data_inval *iv;
-	bool done;
+	struct recall_wait w = { cfs_data_now_ms() + BLOCKED_WAIT_MS, d->blocked_seq, d->lost_seq };
 
-	if (off >= end)
-		return true;
-	iv = cfs_data_inval_post(d, off, end);
-	if (!iv) {
-		cfs_data_inval_later(d, off, end);
-		return false;
-	}
-	while (!iv->done && d->blocked_seq == blocked_seq && d->lost_seq == lost_seq &&
-	       (!d->writers_blocked || (now = cfs_data_now_ms()) < until)) {
-		if (d->writers_blocked)
-			cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
-		else
-			pthread_cond_wait(&d->cond, &d->lock);
-	}
-	done = iv->done;
-	cfs_data_inval_put(iv);
-	return done;
+	return cfs_data_inval_wait(d, off, end, recall_patience, &w);
 }
 
 /*

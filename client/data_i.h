@@ -273,6 +273,11 @@ struct cfs_data_inval {
 /* to be waited for with d->lock held, until done; then, or when nobody cares any more, put. NULL: no memory */
 struct cfs_data_inval *cfs_data_inval_post(struct cfs_data *d, uint64_t off, uint64_t end);
 void cfs_data_inval_put(struct cfs_data_inval *iv);
+/* for how many ms more, as things are now, would the caller wait? 0: no longer */
+typedef uint32_t cfs_data_patience(const struct cfs_data *d, const void *arg);
+#define CFS_DATA_FOR_EVER UINT32_MAX
+/* post and wait, d->lock held; patience() is asked whenever d->cond is signalled. True: it is done; false: it will be, on its own */
+bool cfs_data_inval_wait(struct cfs_data *d, uint64_t off, uint64_t end, cfs_data_patience *patience, const void *arg);
 
 /* data_fetch.c: objects -> memory */
 struct cfs_data_fetch {

@@ -168,3 +168,27 @@ struct cfs_data_inval *cfs_data_inval_post(struct cfs_data *d, uint64_t off, uin
 	pthread_mutex_unlock(&g->inval_lock);
 	return iv;
 }
+
+bool cfs_data_inval_wait(struct cfs_data *d, uint64_t off, uint64_t end, cfs_data_patience *patience, const void *arg)
+{
+	struct cfs_data_inval *iv;
+	uint32_t ms;
+	bool done;
+
+	if (off >= end)
+		return true;
+	iv = cfs_data_inval_post(d, off, end);
+	if (!iv) {
+		cfs_data_inval_later(d, off, end);
+		return false;
+	}
+	while (!iv->done && (ms = patience(d, arg))) {
+		if (ms == CFS_DATA_FOR_EVER)
+			pthread_cond_wait(&d->cond, &d->lock);
+		else
+			cfs_data_cond_wait_ms(&d->cond, &d->lock, ms);
+	}
+	done = iv->done;
+	cfs_data_inval_put(iv);
+	return done;
+}

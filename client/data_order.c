@@ -101,6 +101,15 @@ void cfs_data_read_begin(struct cfs_data *d, uint64_t off, uint64_t end)
 		d->tail_read_ms = cfs_data_now_ms();
 }
 
+static uint32_t drop_patience(const struct cfs_data *d, const void *arg)
+{
+	const uint64_t *until = arg;
+	uint64_t now = cfs_data_now_ms();
+
+	(void)d;
+	return now < *until ? (uint32_t)(*until - now) : 0;
+}
+
 /*
  * The pages that reads brought in are not those that the write holds locked (it locks what is not in the cache), unless the
  * kernel had no room for them any more. Those, and those locked by reads that wait for a recall, which may wait for
@@ -108,15 +117,9 @@ void cfs_data_read_begin(struct cfs_data *d, uint64_t off, uint64_t end)
  */
 static void drop(struct cfs_data *d, uint64_t off, uint64_t end)
 {
-	uint64_t until = cfs_data_now_ms() + DROP_MS, now;
-	struct cfs_data_inval *iv = cfs_data_inval_post(d, off, end);
+	uint64_t until = cfs_data_now_ms() + DROP_MS;
 
-	while (iv && !iv->done && (now = cfs_data_now_ms()) < until)
-		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
-	if (iv)
-		cfs_data_inval_put(iv);
-	else
-		cfs_data_inval_later(d, off, end);
+	cfs_data_inval_wait(d, off, end, drop_patience, &until);
 }
 
 /* widens [*first, *last) to what of [off, end) is in the set */

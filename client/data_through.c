@@ -37,44 +37,34 @@ void cfs_data_told_contended(struct cfs_data *d, bool contended, const struct cf
 	d->through_empty = !attr->size && !attr->alloc;
 }
 
+/* since start_ms; not so long while a READ waits for us that may hold the lock of one of the pages */
+static uint32_t drop_patience(const struct cfs_data *d, const void *arg)
+{
+	const uint64_t *start_ms = arg;
+	uint64_t limit = *start_ms + (d->n_overtaking ? STUCK_MS : DROP_MS), now = cfs_data_now_ms();
+
+	return now < limit ? (uint32_t)(limit - now) : 0;
+}
+
 /*
  * Have the kernel drop these pages. A READ that came after one of them had gone holds its lock, and waits for us (data_order.c): what
  * it locks is not up to date, and when it is answered that is under a lease. True: done; false: it takes longer, or such a READ came.
  */
-static bool drop_wait(struct cfs_data *d, uint64_t off, uint64_t end, uint32_t ms)
+static bool drop_wait(struct cfs_data *d, uint64_t off, uint64_t end)
 {
-	uint64_t start = cfs_data_now_ms(), now = start;
-	struct cfs_data_inval *iv;
-	bool done;
+	uint64_t start_ms = cfs_data_now_ms();
 
-	if (off >= end)
-		return true;
-	iv = cfs_data_inval_post(d, off, end);
-	if (!iv) {
-		cfs_data_inval_later(d, off, end);
-		return false;
-	}
-	while (!iv->done) {
-		uint32_t limit = d->n_overtaking ? cfs_min(ms, STUCK_MS) : ms;
-
-		now = cfs_data_now_ms();
-		if (now - start >= limit)
-			break;
-		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(start + limit - now));
-	}
-	done = iv->done;
-	cfs_data_inval_put(iv);
-	return done;
+	return cfs_data_inval_wait(d, off, end, drop_patience, &start_ms);
 }
 
 /* all pages of [off, end), but for those that READs are waiting with */
 static void drop_around(struct cfs_data *d, uint64_t off, uint64_t end)
 {
-	if (drop_wait(d, off, end, DROP_MS) || !d->n_overtaking)
+	if (drop_wait(d, off, end) || !d->n_overtaking)
 		return;
-	drop_wait(d, off, cfs_min(end, d->overtaking_off), DROP_MS);
+	drop_wait(d, off, cfs_min(end, d->overtaking_off));
 	if (d->n_overtaking)
-		drop_wait(d, cfs_max(off, d->overtaking_end), end, DROP_MS);
+		drop_wait(d, cfs_max(off, d->overtaking_end), end);
 }
 
 /*
