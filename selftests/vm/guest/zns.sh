@@ -69,9 +69,10 @@ for ((round = 1; round <= rounds; round++)); do
 		not_ok "round $round: filled to the last zone" "$(cat dd.err)"; fi
 	diag "round $round: $n files, $(stat_of live_bytes) bytes alive, $(stat_of dead_bytes) dead, $(stat_of segments_free) zones free," \
 		"$(stat_of active) active"
-	# what fits does not get less from round to round: no zone is lost
+	# What fits does not get less from round to round: no zone is lost. But cleaning, which has not moved anything when the first round
+	# ends, has a zone open for what it moves once and one for what it moves again, each filled in part; and a file takes a zone.
 	[ $first != 0 ] || first=$n
-	if [ $n -ge $((first - 1)) ]; then ok "round $round: $n files of 8 MiB fit, $first the first time"; else
+	if [ $n -ge $((first - 2)) ]; then ok "round $round: $n files of 8 MiB fit, $first the first time"; else
 		not_ok "round $round: only $n files of 8 MiB fit, $first the first time"; fi
 	rm "$T_DIR"/a/fill/a*[02468] # every other file: whole zones, and such as must be cleaned before, as they fell
 	gone=$(((n + 1) / 2))
