@@ -2,6 +2,7 @@
 # kill -9 of one mount, and of the server, while four processes on two mounts append to one log (O_DSYNC): each line that was
 # acknowledged is there, once, whole and in its process's order; who was not killed sees no error.
 # timeout: 300
+# tiers: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh
