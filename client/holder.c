@@ -18,6 +18,7 @@
 #include "base/sendfd.h"
 #include "client/mount.h"
 #include "client/persist.h"
+#include "client/watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -63,6 +64,7 @@ struct holder {
 	const struct cfs_mount_opts *o;
 	char exe[PATH_MAX];
 	int memfd, fuse_fd, cache_fd, signal_fd;
+	int abort_fd;			/* ends the connection; -1: not ours to end */
 	struct child now, next;
 	bool kept;			/* a service manager has them, too */
 	bool upgrading, ending;
@@ -384,6 +386,26 @@ static int reap(struct holder *h)
 	return code;
 }
 
+/* ---- the connection ------------------------------------------------------------------------------------ */
+/* just mounted, so that the mount point is the mount's */
+static void learn_abort(struct holder *h)
+{
+	unsigned major, minor;
+	int rc = cfs_mount_device(h->o->mountpoint, &major, &minor);
+
+	if (!rc)
+		rc = h->abort_fd = cfs_watch_open_abort(minor);
+	if (rc < 0)
+		cfs_warn("the connection of %s cannot be aborted should that be needed: %s", h->o->mountpoint, strerror(-rc));
+}
+
+/* no daemon will come, and one that was killed may have a thread that sleeps until its connection has ended */
+static void end_connection(struct holder *h)
+{
+	if (h->abort_fd >= 0 && write(h->abort_fd, "1", 1) != 1)
+		cfs_warn("the connection of %s could not be aborted: %s", h->o->mountpoint, strerror(errno));
+}
+
 /* ---- the loop ---------------------------------------------------------------------------------------- */
 static void hear_daemon(struct holder *h)
 {
@@ -395,6 +417,7 @@ static void hear_daemon(struct holder *h)
 		if (h->fuse_fd < 0) {
 			h->fuse_fd = fd;
 			fd = -1;
+			learn_abort(h);
 			keep(h, KEPT_FUSE, h->fuse_fd);
 			cfs_manager_notify("READY=1");
 		}
@@ -590,7 +613,7 @@ int cfs_hold(const struct cfs_mount_opts *o, int report, int (*first)(const stru
 
 	CFS_ASSERT(o->restart_argv && o->persist_deaths < DEATHS_MAX);
 	if (!rc) {
-		*h = (struct holder){ .o = o, .memfd = -1, .fuse_fd = -1, .cache_fd = -1, .now = { .sock = -1, .thread = -1 },
+		*h = (struct holder){ .o = o, .memfd = -1, .fuse_fd = -1, .cache_fd = -1, .abort_fd = -1, .now = { .sock = -1, .thread = -1 },
 				      .next = { .sock = -1, .thread = -1 }, .kept = cfs_manager_keeps(KEPT_N) };
 		rc = find_program(h);
 	}
@@ -624,6 +647,8 @@ int cfs_hold(const struct cfs_mount_opts *o, int report, int (*first)(const stru
 	h->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	rc = h->signal_fd < 0 ? 1 : hold(h);
 	keep_nothing(h);
+	if (rc)
+		end_connection(h);
 	free(h);	/* descriptors end with us: the last of /dev/fuse ends the connection */
 	return rc;
 fail:

@@ -27,9 +27,8 @@
 #define ANSWER_MS	5000
 #define DEATH_SIGNAL	SIGUSR1
 
-/* ---- in the process -------------------------------------------------------------------------------------- */
-/* where the control file system is mounted, or from a mount of our own that no path leads to. Descriptor or -errno */
-static int open_abort(unsigned minor)
+/* where the control file system is mounted, or from a mount of our own that no path leads to */
+int cfs_watch_open_abort(unsigned minor)
 {
 	char path[64];
 	int fs, dir, fd, err;
@@ -53,6 +52,7 @@ static int open_abort(unsigned minor)
 	return fd >= 0 ? fd : -err;
 }
 
+/* ---- in the process -------------------------------------------------------------------------------------- */
 /* true: go on; false: the client has ended */
 static bool hear_client(int sock, int *abort_fd, uint32_t *minor)
 {
@@ -65,7 +65,7 @@ static bool hear_client(int sock, int *abort_fd, uint32_t *minor)
 		return false;
 	if (*abort_fd >= 0)
 		close(*abort_fd);
-	*abort_fd = open_abort(*minor);
+	*abort_fd = cfs_watch_open_abort(*minor);
 	answer = *abort_fd < 0 ? -*abort_fd : 0;
 	return send(sock, &answer, sizeof(answer), MSG_NOSIGNAL) == sizeof(answer);
 }
