@@ -532,6 +532,13 @@ static void tick(unsigned loss)
 	run_timers();
 }
 
+/* of a network that loses nothing */
+static void ticks(unsigned n)
+{
+	while (n--)
+		tick(0);
+}
+
 static struct member *wait_leader(unsigned ms)
 {
 	while (ms--) {
@@ -551,6 +558,15 @@ static struct member *wait_leader(unsigned ms)
 static int propose(struct member *me, uint32_t value)
 {
 	return cfs_raft_log_propose(me->l, &value, sizeof(value), NULL);
+}
+
+/* one each tick */
+static void propose_all(struct member *me, uint32_t first, uint32_t end)
+{
+	for (uint32_t v = first; v < end; v++) {
+		assert_int_equal(propose(me, v), 0);
+		tick(0);
+	}
 }
 
 static void same_state(const struct member *a, const struct member *b)
@@ -661,8 +677,7 @@ static void one_full_journal(void **state)
 	assert_non_null(m[1].j.snap); /* goes before the append that waits for it */
 	j_pump(&m[1].j);
 	assert_int_equal(m[1].checkpointed, 1);
-	for (unsigned i = 0; i < 300; i++)
-		tick(0);
+	ticks(300);
 	assert_int_equal(m[1].state.n, 3);
 	assert_true(m[1].leader);
 }
@@ -679,14 +694,12 @@ static void one_full_state(void **state)
 	propose(&m[1], 2);
 	propose(&m[1], 3);
 	j_pump(&m[1].j);
-	for (unsigned i = 0; i < 3000; i++)
-		tick(0);
+	ticks(3000);
 	assert_int_equal(m[1].failed, 0);
 	assert_int_equal(m[1].state.n, 1);
 	assert_true(m[1].leader);
 	m[1].no_room = false;
-	for (unsigned i = 0; i < 300; i++)
-		tick(0);
+	ticks(300);
 	assert_int_equal(m[1].state.n, 3);
 	assert_int_equal(m[1].state.value[1], 2);
 	assert_int_equal(m[1].state.value[2], 3);
@@ -747,8 +760,7 @@ static void one_checkpoint(void **state)
 	m[1].copy = NULL;
 	cfs_raft_log_checkpoint_done(m[1].l, -ENOSPC, NULL, 0);
 	m[1].hold_checkpoint = false;
-	for (unsigned i = 0; i < 7000; i++)
-		tick(0);
+	ticks(7000);
 	assert_int_equal(m[1].checkpoints, 5);
 	assert_int_equal(m[1].checkpointed, 4);
 }
@@ -762,34 +774,28 @@ static void one_repair(void **state)
 
 	(void)state;
 	start(1, 1, false);
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(50);
 	for (uint32_t v = 0; v < 60; v++)
 		assert_int_equal(propose(&m[1], v), 0);
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(50);
 	m[1].j.lost_first = 20;
 	m[1].j.lost_last = 45;
 	cfs_raft_log_repair(m[1].l);
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(50);
 	assert_int_equal(m[1].j.lost_last, 0);
 	assert_int_equal(m[1].checkpointed, 1);
 	/* nothing new, but the checkpoint's own objects may be lost: it is taken anew */
 	snap = m[1].j.snap_index;
 	cfs_raft_log_repair(m[1].l);
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(50);
 	assert_int_equal(m[1].checkpointed, 2);
 	assert_int_equal(m[1].j.snap_index, snap);
 	for (uint32_t v = 60; v < 80; v++)
 		assert_int_equal(propose(&m[1], v), 0);
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(50);
 	crash(1);
 	start(1, 1, false);
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(50);
 	assert_int_equal(m[1].state.n, 80);
 }
 
@@ -811,8 +817,7 @@ static void three_replicate(void **state)
 		n += propose(lead, v) == 0;
 		tick(0);
 	}
-	for (unsigned i = 0; i < 500; i++)
-		tick(0);
+	ticks(500);
 	assert_int_equal(n, 100);
 	assert_int_equal(lead->state.n, 100);
 	for (unsigned i = 1; i <= 3; i++)
@@ -828,8 +833,7 @@ static void three_replicate(void **state)
 		tick(0);
 	}
 	start((unsigned)lead->id, 3, true);
-	for (unsigned i = 0; i < 3000; i++)
-		tick(0);
+	ticks(3000);
 	assert_int_equal(next->state.n, 150);
 	for (unsigned i = 1; i <= 3; i++)
 		same_state(&m[i], next);
@@ -843,30 +847,19 @@ static void three_slow_journal(void **state)
 	(void)state;
 	three_start();
 	lead = wait_leader(5000);
-	for (unsigned i = 0; i < 300; i++)
-		tick(0);
+	ticks(300);
 	lead->j.slow = true;
-	for (uint32_t v = 0; v < 20; v++) {
-		assert_int_equal(propose(lead, v), 0);
-		tick(0);
-	}
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	propose_all(lead, 0, 20);
+	ticks(50);
 	assert_int_equal(lead->state.n, 20);
 	cfs_raft_log_checkpoint(lead->l);
 	assert_int_equal(lead->checkpoints, 0);
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(50);
 	lead->j.slow = false;
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(50);
 	assert_int_equal(lead->checkpointed, 1);
-	for (uint32_t v = 0; v < 20; v++) {
-		assert_int_equal(propose(lead, 100 + v), 0);
-		tick(0);
-	}
-	for (unsigned i = 0; i < 300; i++)
-		tick(0);
+	propose_all(lead, 100, 120);
+	ticks(300);
 	assert_int_equal(lead->state.n, 40);
 	for (unsigned i = 1; i <= 3; i++)
 		same_state(&m[i], lead);
@@ -880,14 +873,9 @@ static void three_repair(void **state)
 	(void)state;
 	three_start();
 	lead = wait_leader(5000);
-	for (unsigned i = 0; i < 300; i++)
-		tick(0);
-	for (uint32_t v = 0; v < 60; v++) {
-		assert_int_equal(propose(lead, v), 0);
-		tick(0);
-	}
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(300);
+	propose_all(lead, 0, 60);
+	ticks(50);
 	lead->j.lost_first = 12;
 	lead->j.lost_last = 40;
 	lead->hold_checkpoint = true;
@@ -896,19 +884,14 @@ static void three_repair(void **state)
 	tick(0);
 	assert_int_equal(lead->j.lost_last, 40);
 	lead->j.fail = 0;
-	for (uint32_t v = 60; v < 80; v++) {
-		assert_int_equal(propose(lead, v), 0);
-		tick(0);
-	}
-	for (unsigned i = 0; i < 300; i++)
-		tick(0);
+	propose_all(lead, 60, 80);
+	ticks(300);
 	assert_int_equal(lead->j.lost_last, 0);	/* written again, before there is a checkpoint */
 	assert_int_equal(lead->checkpointed, 0);
 	assert_int_equal(lead->checkpoints, 1);
 	lead->hold_checkpoint = false;
 	give_checkpoint(lead);
-	for (unsigned i = 0; i < 300; i++)
-		tick(0);
+	ticks(300);
 	assert_true(lead->checkpointed >= 1);
 	assert_int_equal(lead->state.n, 80);
 	for (unsigned i = 1; i <= 3; i++)
@@ -923,8 +906,7 @@ static void three_install(void **state)
 	three_start();
 	lead = wait_leader(5000);
 	late = &m[lead->id % 3 + 1];
-	for (unsigned i = 0; i < 300; i++)
-		tick(0);
+	ticks(300);
 	crash((unsigned)late->id);
 	j_reset(&late->j);		/* a new disk: it has nothing at all */
 	late->state.n = 0;
@@ -933,8 +915,7 @@ static void three_install(void **state)
 		tick(0);
 	}
 	cfs_raft_log_checkpoint(lead->l);
-	for (unsigned i = 0; i < 50; i++)
-		tick(0);
+	ticks(50);
 	/*
 	 * the leader starts over with only its checkpoint; trailing entries would do as well, so
 	 * take them away
@@ -961,16 +942,14 @@ static void three_install(void **state)
 		propose(lead, 500 + v);
 		tick(0);
 	}
-	for (unsigned i = 0; i < 2000; i++)
-		tick(0);
+	ticks(2000);
 	lead = wait_leader(5000);
 	assert_int_equal(lead->state.n, 70);
 	for (unsigned i = 1; i <= 3; i++)
 		same_state(&m[i], lead);
 	crash((unsigned)late->id);
 	start((unsigned)late->id, 3, false);	/* from its own copy of the checkpoint */
-	for (unsigned i = 0; i < 2000; i++)
-		tick(0);
+	ticks(2000);
 	same_state(late, lead);
 }
 
@@ -994,13 +973,11 @@ static void three_reads(void **state)
 	reads_ok = reads_lost = 0;
 	three_start();
 	lead = wait_leader(5000);
-	for (unsigned i = 0; i < 500; i++)
-		tick(0);
+	ticks(500);
 	assert_true(cfs_raft_log_read(lead->l, &r1));	/* heartbeats renew the lease */
 	for (unsigned i = 1; i <= 3; i++)
 		m[i].cut = true;
-	for (unsigned i = 0; i < 800; i++)
-		tick(0);
+	ticks(800);
 	assert_true(lead->leader);		/* it does not know yet ... */
 	assert_false(cfs_raft_log_read(lead->l, &r1));	/* ... but does not answer */
 	for (unsigned i = 1; i <= 3; i++)
@@ -1010,13 +987,11 @@ static void three_reads(void **state)
 	assert_int_equal(reads_ok + reads_lost, 1);
 	/* cut off for good: the read ends with the leadership */
 	lead = wait_leader(5000);
-	for (unsigned i = 0; i < 500; i++)
-		tick(0);
+	ticks(500);
 	lead = wait_leader(5000);
 	lead->cut = true;
 	reads_ok = reads_lost = 0;
-	for (unsigned i = 0; i < 800; i++)
-		tick(0);
+	ticks(800);
 	assert_false(cfs_raft_log_read(lead->l, &r2));
 	for (unsigned i = 0; i < 5000 && !reads_lost; i++)
 		tick(0);
@@ -1067,8 +1042,7 @@ static void three_chaos(void **state)
 		if (!m[k].l)
 			start(k, 3, true);
 	}
-	for (unsigned i = 0; i < 8000; i++)
-		tick(0);
+	ticks(8000);
 	assert_true(m[1].state.n > 100);
 	same_state(&m[1], &m[2]);
 	same_state(&m[1], &m[3]);
