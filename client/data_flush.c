@@ -33,6 +33,8 @@ static void write_objects(struct cfs_data_objects *o, struct cfs_data_ctx *g, st
 			cfs_data_objects_write(o);
 			continue;
 		}
+		if (cfs_data_job_extend(j))
+			continue;
 		if (j->rc || !cfs_rangeset_next(&j->flight, j->pos, &r)) {
 			i++;		/* all of it is in this round, or before */
 			continue;

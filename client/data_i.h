@@ -355,6 +355,7 @@ struct cfs_data_job {
 	struct cfs_time mtime;
 	bool kill;
 	bool stream;			/* what is long does not stay in the cache */
+	uint64_t taken;			/* bytes, from the dirty ones */
 	bool inl;			/* the whole content travels in the COMMIT: */
 	unsigned char *inl_buf;
 	uint64_t pos;			/* flight is in objects up to here */
@@ -368,6 +369,8 @@ struct cfs_data_job {
 };
 /* d->lock held, not flushing. stream: what does not fill an object at the end stays dirty. False: nothing to do, or *ret_rc */
 bool cfs_data_job_take(struct cfs_data *d, bool stream, struct cfs_data_job *j, int *ret_rc);
+/* if all of it is in objects, take what a stream has written just behind it since, so that the way is never empty. True: there is more now */
+bool cfs_data_job_extend(struct cfs_data_job *j);
 /* the bytes of [off, off+len), which are in flight */
 int cfs_data_job_read(struct cfs_data_job *j, void *buf, uint32_t len, uint64_t off);
 /* fill j->ci with what is ready; last: nothing is left after it */

@@ -18,6 +18,7 @@
 
 #define RETRY_MIN_MS	100u	/* a write-back that failed is tried again */
 #define RETRY_MAX_MS	10000u
+#define TAKEN_MAX	(256ull << 20)	/* by one write-back: who waits for it to end waits no longer than for this much */
 #define KEEP_MAX	(1u << 20)	/* longer pieces leave the cache when they are committed */
 
 /* lock held: the whole content, which is cached or zeros */
@@ -105,6 +106,7 @@ bool cfs_data_job_take(struct cfs_data *d, bool stream, struct cfs_data_job *j, 
 			goto fail;
 	}
 	cfs_rangeset_move(&j->flight, &d->dirty);	/* still counted in g->dirty_bytes */
+	j->taken = j->flight.bytes;
 	j->size = d->size;
 	j->mtime = d->mtime;
 	j->kill = d->kill_pending;
@@ -122,6 +124,34 @@ fail:
 	cfs_data_io_end(d);
 	*ret_rc = rc;
 	return false;
+}
+
+bool cfs_data_job_extend(struct cfs_data_job *j)
+{
+	struct cfs_data *d = j->d;
+	struct cfs_range last;
+	bool more = false;
+	uint64_t cut;
+
+	if (!j->stream || j->inl || j->rc || j->taken >= TAKEN_MAX || cfs_rangeset_next(&j->flight, j->pos, &last))
+		return false;
+	pthread_mutex_lock(&d->lock);
+	last = d->dirty.n ? d->dirty.v[d->dirty.n - 1] : (struct cfs_range){ 0, 0 };
+	cut = cfs_align_down(last.end, CFS_OBJECT_MAX);
+	if (last.off == j->pos && cut > last.off && d->lost_seq == j->lost_seq && !d->recalling && !d->truncating) {
+		cfs_rangeset_del(&d->dirty, last.off, cut);
+		cfs_rangeset_add(&j->flight, last.off, cut);	/* was counted all the time */
+		j->taken += cut - last.off;
+		j->size = cut;
+		j->mtime = d->mtime;
+		j->kill |= d->kill_pending;
+		d->kill_pending = false;
+		d->flight_bytes = j->flight.bytes;
+		d->meta_dirty = d->dirty.n || d->size != cut;
+		more = true;
+	}
+	pthread_mutex_unlock(&d->lock);
+	return more;
 }
 
 int cfs_data_job_read(struct cfs_data_job *j, void *buf, uint32_t len, uint64_t off)
@@ -208,6 +238,14 @@ static void drop_long(struct cfs_data *d, const struct cfs_data_job *j)
 	}
 }
 
+/* for writers that wait */
+static void room_made(struct cfs_data_ctx *g)
+{
+	pthread_mutex_lock(&g->list_lock);
+	pthread_cond_broadcast(&g->throttle_cond);
+	pthread_mutex_unlock(&g->list_lock);
+}
+
 void cfs_data_job_committed(struct cfs_data_job *j)
 {
 	struct cfs_data *d = j->d;
@@ -235,6 +273,7 @@ void cfs_data_job_committed(struct cfs_data_job *j)
 	j->bytes = 0;
 	j->kill = false;
 	__atomic_sub_fetch(&g->dirty_bytes, before - j->flight.bytes, __ATOMIC_RELAXED);
+	room_made(g);
 }
 
 /* what was written for nothing would fill the store that has no room, each try anew */
@@ -283,7 +322,5 @@ void cfs_data_job_end(struct cfs_data_job *j)
 	cfs_rangeset_clear(&j->flight);
 	free(j->ext);
 	free(j->inl_buf);
-	pthread_mutex_lock(&g->list_lock);
-	pthread_cond_broadcast(&g->throttle_cond);
-	pthread_mutex_unlock(&g->list_lock);
+	room_made(g);
 }

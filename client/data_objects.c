@@ -2,8 +2,9 @@
 /*
  * data_objects.c - turns dirty ranges into objects and writes them to all targets of their placement groups.
  *
- * A round is what goes out together: some MiB of objects of one or several inodes. Each is sent when the next one is begun, so
- * that bytes are read and checksummed here while the targets write those before. An object belongs to one inode. Long
+ * A round is what is committed together: objects of one or several inodes. Each is sent when the next one is begun, so
+ * that bytes are read and checksummed here while the targets write those before; when no buffer is free, the oldest one is used again as soon
+ * as its objects have been written. An object belongs to one inode. Long
  * ranges are cut where the file's offset is a multiple of CFS_OBJECT_MAX, so that rewriting replaces whole
  * objects; short scattered ranges of a file are packed together, an extent each. An object that cannot be written to
  * all its targets is written again under another name to another placement group; the rest of it is garbage for scrub.
@@ -42,7 +43,8 @@ struct object {
 	uint32_t len;
 	uint32_t first, n;	/* pieces */
 	int rc;			/* -EAGAIN: not yet written */
-	int first_call;		/* -1: not sent yet */
+	uint32_t buf;		/* data is in the buffer of this number */
+	int first_call;		/* -1: not sent yet, or written and done with */
 	struct cfs_obj_write_req req[CFS_DATA_REPLICAS_MAX];
 	struct iovec body[CFS_DATA_REPLICAS_MAX][2];
 	uint32_t targets[CFS_DATA_REPLICAS_MAX];
@@ -53,11 +55,12 @@ struct object {
 
 struct cfs_data_objects {
 	struct cfs_data_ctx *g;
-	unsigned char *bufs[BUFS_MAX];
-	unsigned n_bufs;
+	unsigned char *bufs[BUFS_MAX];	/* buffer number n is the (n % BUFS_MAX)th */
+	uint32_t first_buf, end_buf;
 	uint32_t used;		/* bytes of the last buffer */
 	struct object objects[OBJECTS_MAX];
 	unsigned n_objects, n_ready;	/* n_ready: checksummed, and sent if there was room in the flight */
+	unsigned n_written;	/* the first ones, of which the buffer has been used again */
 	struct cfs_flight flight;
 	struct cfs_call calls[CALLS_MAX];
 	int rc[CALLS_MAX];
@@ -99,8 +102,8 @@ struct cfs_data_objects *cfs_data_objects_new(struct cfs_data_ctx *g)
 
 	if (o) {
 		o->g = g;
-		o->n_bufs = o->n_objects = o->n_ready = o->n_calls = o->n_pieces = 0;
-		o->used = 0;
+		o->first_buf = o->end_buf = o->used = o->n_pieces = 0;
+		o->n_objects = o->n_ready = o->n_written = o->n_calls = 0;
 		cfs_flight_init(&o->flight, g->c, o->calls, o->rc);
 	}
 	return o;
@@ -108,10 +111,10 @@ struct cfs_data_objects *cfs_data_objects_new(struct cfs_data_ctx *g)
 
 static void round_reset(struct cfs_data_objects *o)
 {
-	while (o->n_bufs)
-		buf_put(o->g, o->bufs[--o->n_bufs]);
-	o->n_objects = o->n_ready = o->n_calls = o->n_pieces = 0;
-	o->used = 0;
+	while (o->first_buf != o->end_buf)
+		buf_put(o->g, o->bufs[o->first_buf++ % BUFS_MAX]);
+	o->n_objects = o->n_ready = o->n_written = o->n_calls = 0;
+	o->n_pieces = o->used = 0;
 }
 
 void cfs_data_objects_free(struct cfs_data_objects *o)
@@ -174,24 +177,85 @@ static void send_ready(struct cfs_data_objects *o, unsigned end)
 	}
 }
 
+/* ---- what became of it ----------------------------------------------------------------------- */
+/* what became of an object's copies. `last`: it will not be tried again */
+static void judge(struct cfs_data_ctx *g, struct object *obj, const int *rc, bool last)
+{
+	int bad = obj->n_targets ? 0 : EIO;
+	uint32_t target = 0;
+
+	for (unsigned i = 0; i < obj->n_targets; i++)
+		if (rc[i]) {
+			bad = rc[i];
+			target = obj->targets[i];
+		}
+	if (!bad) {
+		obj->rc = 0;
+		stat_add(g, bytes_written_net, (uint64_t)obj->len * obj->n_targets);
+		return;
+	}
+	obj->rc = bad == CFS_E_BADSESSION ? -EIO : last ? cfs_data_errno(bad) : -EAGAIN;
+	if (!obj->n_targets)
+		cfs_warn("inode %" PRIx64 ": no targets to write to are known", obj->ino);
+	else
+		cfs_warn("inode %" PRIx64 ": object %" PRIx64 ".%" PRIx64 " cannot be written to target %u: error %d%s",
+			 obj->ino, cfs_le64_to_cpu(obj->oid.owner), cfs_le64_to_cpu(obj->oid.seq), target, bad,
+			 last ? "" : "; trying another placement group");
+}
+
+/* wait until all that is in the oldest buffer has been written, and have the buffer again. False: some of it has not been, or was not sent */
+static bool recycle(struct cfs_data_objects *o)
+{
+	while (o->n_written < o->n_ready && o->objects[o->n_written].buf == o->first_buf) {
+		struct object *obj = &o->objects[o->n_written];
+		int bad = 0;
+
+		if (obj->first_call < 0 || !obj->n_targets)
+			return false;
+		for (unsigned i = 0; i < obj->n_targets; i++)
+			bad |= cfs_flight_wait(&o->flight, (unsigned)obj->first_call + i);
+		if (bad)
+			return false;	/* the end of the round sees to it, and needs its bytes */
+		judge(o->g, obj, o->rc + obj->first_call, false);
+		obj->first_call = -1;
+		o->n_written++;
+	}
+	if (o->n_written < o->n_objects && o->objects[o->n_written].buf == o->first_buf)
+		return false;
+	o->bufs[o->end_buf % BUFS_MAX] = o->bufs[o->first_buf % BUFS_MAX];
+	o->first_buf++;
+	o->end_buf++;
+	return true;
+}
+
 /* ---- filling a round --------------------------------------------------------------------- */
+static bool add_buffer(struct cfs_data_objects *o)
+{
+	bool first = o->first_buf == o->end_buf;
+	unsigned char *buf;
+
+	if (o->end_buf - o->first_buf == BUFS_MAX)
+		return recycle(o);
+	/* the first is waited for; who holds one never waits */
+	buf = buf_get(o->g, first);
+	if (!buf)
+		return !first && recycle(o);
+	o->bufs[o->end_buf++ % BUFS_MAX] = buf;
+	return true;
+}
+
 /* room for len bytes at the next aligned place; NULL: the round is full */
 static unsigned char *room(struct cfs_data_objects *o, uint32_t len)
 {
 	uint32_t at = (uint32_t)cfs_align_up(o->used, ALIGN);
 
-	if (!o->n_bufs || at + len > CFS_OBJECT_MAX) {
-		if (o->n_bufs == BUFS_MAX)
+	if (o->first_buf == o->end_buf || at + len > CFS_OBJECT_MAX) {
+		if (!add_buffer(o))
 			return NULL;
-		/* the first is waited for; who holds one never waits */
-		o->bufs[o->n_bufs] = buf_get(o->g, !o->n_bufs);
-		if (!o->bufs[o->n_bufs])
-			return NULL;
-		o->n_bufs++;
 		at = 0;
 	}
 	o->used = at;
-	return o->bufs[o->n_bufs - 1] + at;
+	return o->bufs[(o->end_buf - 1) % BUFS_MAX] + at;
 }
 
 /* where the next piece of this job goes: its last object if the piece is small and fits, or a new one */
@@ -207,14 +271,15 @@ static struct object *object_for(struct cfs_data_objects *o, struct cfs_data_job
 		return last;
 	if (o->n_objects == OBJECTS_MAX)
 		return NULL;
+	send_ready(o, o->n_objects);
 	data = room(o, len);
 	if (!data)
 		return NULL;
-	send_ready(o, o->n_objects);
 	last = &o->objects[o->n_objects++];
 	last->job = j;
 	last->ino = j->d->ino;
 	last->data = data;
+	last->buf = o->end_buf - 1;
 	last->len = 0;
 	last->first = o->n_pieces;
 	last->n = 0;
@@ -255,32 +320,7 @@ bool cfs_data_objects_add(struct cfs_data_objects *o, struct cfs_data_job *j)
 	return true;
 }
 
-/* ---- what became of it ----------------------------------------------------------------------- */
-/* what became of an object's copies. `last`: it will not be tried again */
-static void judge(struct cfs_data_ctx *g, struct object *obj, const int *rc, bool last)
-{
-	int bad = obj->n_targets ? 0 : EIO;
-	uint32_t target = 0;
-
-	for (unsigned i = 0; i < obj->n_targets; i++)
-		if (rc[i]) {
-			bad = rc[i];
-			target = obj->targets[i];
-		}
-	if (!bad) {
-		obj->rc = 0;
-		stat_add(g, bytes_written_net, (uint64_t)obj->len * obj->n_targets);
-		return;
-	}
-	obj->rc = bad == CFS_E_BADSESSION ? -EIO : last ? cfs_data_errno(bad) : -EAGAIN;
-	if (!obj->n_targets)
-		cfs_warn("inode %" PRIx64 ": no targets to write to are known", obj->ino);
-	else
-		cfs_warn("inode %" PRIx64 ": object %" PRIx64 ".%" PRIx64 " cannot be written to target %u: error %d%s",
-			 obj->ino, cfs_le64_to_cpu(obj->oid.owner), cfs_le64_to_cpu(obj->oid.seq), target, bad,
-			 last ? "" : "; trying another placement group");
-}
-
+/* ---- writing again ---------------------------------------------------------------------------- */
 static void pause_after(unsigned attempt)
 {
 	struct timespec pause = { 0, (long)cfs_min(1u << 2 * attempt, 500u) * 1000000 };

@@ -71,6 +71,8 @@ struct cfs_flight {			/* private */
 void cfs_flight_init(struct cfs_flight *f, struct cfs_client *c, struct cfs_call *calls, int *rc);
 /* the next of calls[]; returns when it was sent, or its rc[] says why not */
 void cfs_flight_send(struct cfs_flight *f, uint32_t target);
+/* wait for the i-th that was sent: its rc[], which the finish may still better */
+int cfs_flight_wait(struct cfs_flight *f, unsigned i);
 /* f can be used again */
 void cfs_flight_finish(struct cfs_flight *f);
 

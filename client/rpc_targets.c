@@ -333,6 +333,14 @@ static void land_all(struct cfs_flight *f)
 			collect(f, f->nc[i], 0);
 }
 
+int cfs_flight_wait(struct cfs_flight *f, unsigned i)
+{
+	CFS_ASSERT(i < f->n);
+	while (f->nc[i])
+		collect(f, f->nc[i], in_flight(f, f->nc[i]) - 1);
+	return f->rc[i];
+}
+
 /* what may be better next time */
 static bool transient(struct cfs_client *c, int rc)
 {

@@ -612,6 +612,11 @@ void cfs_flight_send(struct cfs_flight *f, uint32_t target)
 	f->n++;
 }
 
+int cfs_flight_wait(struct cfs_flight *f, unsigned i)
+{
+	return f->rc[i];
+}
+
 void cfs_flight_finish(struct cfs_flight *f)
 {
 	f->n = 0;

@@ -920,6 +920,39 @@ static void test_stream(void **state)
 	free(buf);
 }
 
+/* more than the buffers hold goes out in one piece, as they are used again; an object that fails meanwhile is written elsewhere */
+static void test_long(void **state)
+{
+	struct cfs_data_params p = params;
+	uint32_t len = (90 << 20) + 777;
+	unsigned char *buf = malloc(len);
+
+	(void)state;
+	p.cache_bytes = 256 * CFS_MIB;
+	p.dirty_bytes = 256 * CFS_MIB;
+	fake_start(2, &p);
+	for (unsigned round = 0; round < 2; round++) {
+		struct cfs_data *d = fake_get(2, round + 1);
+		uint64_t commits = fake_count(&fake.n_commit);
+
+		fake.write_fails_pct = round ? 20 : 0;
+		pattern(buf, len, round);
+		for (uint32_t off = 0; off < len; off += 1 << 20)
+			must_write(d, buf + off, cfs_min(1u << 20, len - off), off);
+		assert_int_equal(cfs_data_fsync(d), 0);
+		fake.write_fails_pct = 0;
+		assert_int_equal(fake_file(round + 1)->size, len);
+		assert_true(fake_count(&fake.n_commit) > commits);
+		cfs_data_evict(d->g, 0, 0);
+		cfs_data_evict(d->g, 0, 0);
+		for (uint32_t off = 0; off < len; off += 1 << 20)
+			must_read(d, buf + off, cfs_min(1u << 20, len - off), off);
+		cfs_data_put(d);
+	}
+	fake_stop(2, 0);
+	free(buf);
+}
+
 static void test_background(void **state)
 {
 	struct cfs_data_params p = params;
@@ -946,7 +979,7 @@ int main(void)
 		T(test_rot), T(test_target_down), T(test_hole), T(test_handover), T(test_drop_under_way), T(test_through_meets_recall),
 		T(test_grant_and_break),
 		T(test_idle_and_reclaim), T(test_truncate_local), T(test_times), T(test_nospace), T(test_session_lost),
-		T(test_deleted), T(test_limits), T(test_stream), T(test_background), T(test_random), T(test_random_far),
+		T(test_deleted), T(test_limits), T(test_stream), T(test_long), T(test_background), T(test_random), T(test_random_far),
 		T(test_random_faults),
 	};
 
