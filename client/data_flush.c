@@ -33,7 +33,7 @@ static void write_objects(struct cfs_data_objects *o, struct cfs_data_ctx *g, st
 			cfs_data_objects_write(o);
 			continue;
 		}
-		if (cfs_data_job_extend(j))
+		if (n == 1 && cfs_data_job_extend(j))	/* others would wait for it */
 			continue;
 		if (j->rc || !cfs_rangeset_next(&j->flight, j->pos, &r)) {
 			i++;		/* all of it is in this round, or before */
