@@ -3,6 +3,7 @@
 # left, many more than it may know; its memory after all of them is what it was
 # after two fifths, when everything that is bounded had reached its bound.
 # timeout: 600
+# parallel: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

@@ -2,6 +2,7 @@
 # tar and rsync -aHAX there and back keep contents and everything about them: modes, owners, times to the nanosecond,
 # hard links, symlinks, ACLs, xattrs, a fifo, device nodes, a set-gid directory.
 # timeout: 300
+# parallel: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

@@ -2,6 +2,7 @@
 # fio writes blocks with checksums in random order and verifies them: buffered, direct, mapped, mixed sizes, with fsyncs,
 # by several processes; then once more through another mount.
 # timeout: 200
+# parallel: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

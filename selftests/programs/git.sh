@@ -2,6 +2,7 @@
 # git: a repository of 3,000 objects and more, cloned into a mount, checked, branched, committed to, collected, cloned
 # from mount to mount.
 # timeout: 240
+# parallel: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

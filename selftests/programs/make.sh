@@ -1,6 +1,7 @@
 #!/bin/bash
 # Building libclaudefs.a in a mount with make -j2: compilers, archives, time stamps; nothing is built twice.
 # timeout: 300
+# parallel: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

@@ -2,6 +2,7 @@
 # PostgreSQL with checksums and fsync: initdb, pgbench with four clients, immediate stop, recovery, the sums agree,
 # pg_checksums.
 # timeout: 240
+# parallel: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

@@ -1,6 +1,7 @@
 #!/bin/bash
 # sqlite3 with four writers: rollback journal on one mount and on two, WAL ten times; nothing is lost, integrity_check.
 # timeout: 300
+# parallel: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh

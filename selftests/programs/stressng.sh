@@ -1,6 +1,7 @@
 #!/bin/bash
 # stress-ng --verify: file system stressors, two workers each, those that pass on ext4.
 # timeout: 400
+# parallel: yes
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
 # shellcheck source=selftests/lib/cluster.sh
