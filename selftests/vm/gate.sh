@@ -2,7 +2,6 @@
 # Passthrough of ordinary files on Debian's newest kernel, by the module claudefs_gate: the module alone; reads, writes and mappings that
 # never reach the client; two mounts that take a file from each other; deaths and ends. One boot. RECALL_SECONDS=, SEED=.
 # timeout: 1200
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"
