@@ -5,9 +5,6 @@
  * their directory had when they came; they count while it still has it. Attributes of a file with several links
  * stand under no directory (epoch 0). Lock order: one shard at a time, never two.
  *
- * What stands under one directory is on lists, by kind and hash of the directory, in each shard: a directory's walk looks at no
- * more than that, and takes away what counts no longer, so that the next one does not find it again.
- *
  * Whole directories. The names of one lie in all shards, so what is lost of them is counted beside: losing a name counts in
  * lost[] of its directory, under the lock of the name's shard and before anybody can miss it there. A directory is whole
  * while the count is what it was when its names were first asked for. Directories share counts by hash: that ends more than it must.
@@ -28,14 +25,12 @@
 #define SHARDS		64u
 #define EVICTED_MAX	1024u	/* evicted directories remembered for returning; more are simply kept leased */
 #define LOST		4096u	/* counts of lost names, by directory */
-#define UNDER		64u	/* lists of a shard and kind, by directory */
 
 enum kind { K_DIR, K_NAME, K_ATTR };
 
 struct node {
 	struct node *next;		/* in its bucket */
 	struct cfs_list lru;
-	struct cfs_list under;		/* of its directory; no K_DIR */
 	uint64_t epoch;			/* K_DIR: its own; else of the directory it stands under, 0: none */
 	uint64_t key;			/* K_NAME: directory; else the inode */
 	uint32_t hash;			/* of (kind, key, name) */
@@ -67,7 +62,6 @@ struct shard {
 	struct node **buckets;
 	size_t n_buckets, count, max;
 	struct cfs_list lru;		/* first: most recently used */
-	struct cfs_list under[2][UNDER];	/* names, attributes */
 	uint64_t kinds[3];
 	uint64_t hits, misses, absent_hits, whole_hits, evictions, refused;
 	struct cfs_accel_maps *maps;	/* what changes here changes there, under this lock */
@@ -105,24 +99,6 @@ static struct node **bucket_of(struct shard *s, uint32_t hash)
 	return &s->buckets[(hash / SHARDS) & (s->n_buckets - 1)];
 }
 
-/* what governs the attributes: a directory, or 0 */
-static uint64_t governor_of(const struct cfs_attr *attr)
-{
-	return cfs_le64_to_cpu(attr->parent);
-}
-
-static struct cfs_list *under_of(struct shard *s, enum kind kind, uint64_t dir)
-{
-	return &s->under[kind == K_ATTR][cfs_hash_u64(dir) % UNDER];
-}
-
-static void link_under(struct shard *s, struct node *n)
-{
-	uint64_t dir = n->kind == K_NAME ? n->key : governor_of(&((struct attr_node *)n)->attr);
-
-	cfs_list_add_head(under_of(s, n->kind, dir), &n->under);
-}
-
 static struct node *find(struct shard *s, enum kind kind, uint64_t key, const char *name, size_t len, uint32_t hash)
 {
 	for (struct node *n = *bucket_of(s, hash); n; n = n->next) {
@@ -148,8 +124,6 @@ static void unlink_node(struct shard *s, struct node *n)
 		p = &(*p)->next;
 	*p = n->next;
 	cfs_list_del(&n->lru);
-	if (n->kind != K_DIR)
-		cfs_list_del(&n->under);
 	s->count--;
 	s->kinds[n->kind]--;
 }
@@ -195,8 +169,6 @@ static void insert(struct cfs_dcache *dc, struct shard *s, struct node *n)
 	n->next = *p;
 	*p = n;
 	cfs_list_add_head(&s->lru, &n->lru);
-	if (n->kind != K_DIR)
-		link_under(s, n);
 	s->count++;
 	s->kinds[n->kind]++;
 }
@@ -219,8 +191,6 @@ int cfs_dcache_create(size_t max_entries, const struct cfs_breaks *breaks, struc
 
 		pthread_mutex_init(&s->lock, NULL);
 		cfs_list_init(&s->lru);
-		for (unsigned k = 0; k < 2 * UNDER; k++)
-			cfs_list_init(&s->under[k / UNDER][k % UNDER]);
 		s->max = per_shard < 4 ? 4 : per_shard;
 		s->n_buckets = n_buckets;
 		s->buckets = calloc(n_buckets, sizeof(*s->buckets));
@@ -304,6 +274,12 @@ void cfs_dcache_mirror_dir(struct cfs_dcache *dc, uint64_t dir)
 	if (d)
 		cfs_accel_put_dir(s->maps, dir, d->epoch);
 	pthread_mutex_unlock(&s->lock);
+}
+
+/* what governs the attributes: a directory, or 0 */
+static uint64_t governor_of(const struct cfs_attr *attr)
+{
+	return cfs_le64_to_cpu(attr->parent);
 }
 
 static bool is_busy(const struct cfs_dcache *dc, uint64_t ino)
@@ -594,8 +570,6 @@ bool cfs_dcache_put_attr(struct cfs_dcache *dc, const struct cfs_attr *attr, uin
 		if (a) {
 			a->n.epoch = epoch;
 			a->attr = *attr;
-			cfs_list_del(&a->n.under);
-			link_under(s, &a->n);
 			touch(s, &a->n);
 		} else {
 			insert(dc, s, &fresh->n);
@@ -699,106 +673,69 @@ struct found {
 	char name[CFS_NAME_MAX];
 };
 
-struct found_list {
-	struct found *v;
-	size_t n, cap;
-};
-
-static int found_add(struct found_list *l, const struct node *n)
+static bool walk_wants(const struct node *n, enum kind kind, uint64_t dir)
 {
-	struct found *f;
-
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? 2 * l->cap : 16;
-
-		f = realloc(l->v, cap * sizeof(*f));
-		if (!f)
-			return -ENOMEM;
-		l->v = f;
-		l->cap = cap;
-	}
-	f = &l->v[l->n++];
-	f->ino = n->key;
-	f->name_len = 0;
-	if (n->kind == K_NAME) {
-		f->kernel_until = ((const struct name_node *)n)->kernel_until;
-		f->name_len = n->name_len;
-		memcpy(f->name, ((const struct name_node *)n)->name, n->name_len);
-	}
-	return 0;
+	if (n->kind != kind)
+		return false;
+	if (!dir)
+		return true;
+	if (kind == K_NAME)
+		return n->key == dir && ((const struct name_node *)n)->kernel_until;
+	return governor_of(&((const struct attr_node *)n)->attr) == dir;
 }
 
-/* also when memory ended before all were found: what is on the list may be gone from the cache */
-static void found_tell(struct found_list *l, enum kind kind, cfs_dcache_walk_fn fn, void *arg)
+static int walk_shard(struct shard *s, enum kind kind, uint64_t dir, struct found **ret_list, size_t *ret_n)
 {
-	for (size_t k = 0; k < l->n; k++) {
-		if (kind == K_NAME)
-			fn(arg, l->v[k].name, l->v[k].name_len, l->v[k].ino, l->v[k].kernel_until);
-		else
-			fn(arg, NULL, 0, l->v[k].ino, 0);
-	}
-	free(l->v);
-}
-
-/* what stands under dir, or stood there under an epoch up to `past` that is not `now`: that is taken away */
-static int walk_under(struct cfs_dcache *dc, struct shard *s, enum kind kind, uint64_t dir, uint64_t past, uint64_t now,
-		      struct found_list *l)
-{
-	struct cfs_list *pos, *tmp;
-	int rc = 0;
-
-	pthread_mutex_lock(&s->lock);
-	cfs_list_for_each_safe(pos, tmp, under_of(s, kind, dir)) {
-		struct node *n = cfs_list_entry(pos, struct node, under);
-
-		if ((kind == K_NAME ? n->key : governor_of(&((struct attr_node *)n)->attr)) != dir)
-			continue;
-		if (kind == K_ATTR || ((struct name_node *)n)->kernel_until)
-			rc = found_add(l, n);
-		if (rc)
-			break;
-		if (n->epoch == now || n->epoch > past)
-			continue;
-		if (kind == K_NAME && ((struct name_node *)n)->ino)
-			lose_name(dc, dir);
-		unlink_node(s, n);
-		free(n);
-	}
-	pthread_mutex_unlock(&s->lock);
-	return rc;
-}
-
-static int walk_shard(struct shard *s, enum kind kind, struct found_list *l)
-{
+	struct found *list;
 	struct cfs_list *pos;
-	int rc = 0;
+	size_t n = 0, i = 0;
 
 	pthread_mutex_lock(&s->lock);
-	cfs_list_for_each(pos, &s->lru) {
-		const struct node *n = cfs_list_entry(pos, struct node, lru);
+	cfs_list_for_each(pos, &s->lru)
+		n += walk_wants(cfs_list_entry(pos, struct node, lru), kind, dir);
+	list = n ? malloc(n * sizeof(*list)) : NULL;
+	if (list) {
+		cfs_list_for_each(pos, &s->lru) {
+			struct node *m = cfs_list_entry(pos, struct node, lru);
+			struct found *f = &list[i];
 
-		if (n->kind == kind)
-			rc = found_add(l, n);
-		if (rc)
-			break;
+			if (!walk_wants(m, kind, dir))
+				continue;
+			i++;
+			f->ino = m->key;
+			f->name_len = 0;
+			if (kind != K_NAME)
+				continue;
+			f->kernel_until = ((struct name_node *)m)->kernel_until;
+			f->name_len = m->name_len;
+			memcpy(f->name, ((struct name_node *)m)->name, m->name_len);
+		}
 	}
 	pthread_mutex_unlock(&s->lock);
-	return rc;
+	if (n && !list)
+		return -ENOMEM;
+	*ret_list = list;
+	*ret_n = i;
+	return 0;
 }
 
 int cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, cfs_dcache_walk_fn fn, void *arg)
 {
-	uint64_t past = __atomic_load_n(&dc->next_epoch, __ATOMIC_SEQ_CST), now = dir ? dir_epoch(dc, dir, 0, NULL) : 0;
-
 	for (unsigned i = 0; i < 2 * SHARDS; i++) {
 		enum kind kind = i < SHARDS ? K_NAME : K_ATTR;
-		struct shard *s = &dc->shards[i % SHARDS];
-		struct found_list l = { 0 };
-		int rc = dir ? walk_under(dc, s, kind, dir, past, now, &l) : walk_shard(s, kind, &l);
+		struct found *list = NULL;
+		size_t n = 0;
+		int rc = walk_shard(&dc->shards[i % SHARDS], kind, dir, &list, &n);
 
-		found_tell(&l, kind, fn, arg);
 		if (rc)
 			return rc;
+		for (size_t k = 0; k < n; k++) {
+			if (kind == K_NAME)
+				fn(arg, list[k].name, list[k].name_len, list[k].ino, list[k].kernel_until);
+			else
+				fn(arg, NULL, 0, list[k].ino, 0);
+		}
+		free(list);
 	}
 	return 0;
 }
@@ -806,14 +743,15 @@ int cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, cfs_dcache_walk_fn 
 static int walk_kind(struct cfs_dcache *dc, enum kind kind, void (*fn)(void *arg, uint64_t ino), void *arg)
 {
 	for (unsigned i = 0; i < SHARDS; i++) {
-		struct found_list l = { 0 };
-		int rc = walk_shard(&dc->shards[i], kind, &l);
+		struct found *list = NULL;
+		size_t n = 0;
+		int rc = walk_shard(&dc->shards[i], kind, 0, &list, &n);
 
-		for (size_t k = 0; k < l.n && !rc; k++)
-			fn(arg, l.v[k].ino);
-		free(l.v);
 		if (rc)
 			return rc;
+		for (size_t k = 0; k < n; k++)
+			fn(arg, list[k].ino);
+		free(list);
 	}
 	return 0;
 }

@@ -86,9 +86,9 @@ uint64_t cfs_dcache_drop_dir(struct cfs_dcache *dc, uint64_t dir);
 void cfs_dcache_drop_all(struct cfs_dcache *dc);
 
 /*
- * Everything that stands under a directory, or stood there until its lease ended: that is told once, and then forgotten. Called without
+ * Everything that stands (or until a moment ago stood) under a directory; looks at the whole cache. Called without
  * any lock held. name NULL: the attributes of ino; else a name in directory ino that the kernel may keep until
- * kernel_until. dir 0: all directories, and nothing is forgotten. 0 or -ENOMEM: not all were told.
+ * kernel_until. dir 0: all directories.
  */
 typedef void (*cfs_dcache_walk_fn)(void *arg, const char *name, size_t len, uint64_t ino, uint64_t kernel_until);
 int cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, cfs_dcache_walk_fn fn, void *arg);
