@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/manager.h"
 #include "base/sendfd.h"
+#include "base/stdnull.h"
 #include "client/mount.h"
 #include "client/persist.h"
 #include "client/watch.h"
@@ -564,16 +565,6 @@ static int find_program(struct holder *h)
 	return 0;
 }
 
-static void quiet(void)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	for (int fd = 0; fd <= 2 && null >= 0; fd++)
-		dup2(null, fd);
-	if (null > 2)
-		close(null);
-}
-
 /* the first daemon, which is to mount. 0 or -errno */
 static int start_first(struct holder *h, int report, int (*first)(const struct cfs_mount_opts *o, int report, int sock, int memfd))
 {
@@ -642,7 +633,7 @@ int cfs_hold(const struct cfs_mount_opts *o, int report, int (*first)(const stru
 		goto fail;
 	if (report >= 0) {
 		close(report);
-		quiet();
+		cfs_stdnull(STDERR_FILENO);
 	}
 	h->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	rc = h->signal_fd < 0 ? 1 : hold(h);

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/manager.h"
+#include "base/stdnull.h"
 #include "client/accel.h"
 #include "client/bpf_maps.h"
 #include "client/client_i.h"
@@ -390,9 +391,12 @@ static void raise_read_ahead(const char *mountpoint)
 static void watch_connection(struct mounted *m)
 {
 	unsigned major, minor;
-	int rc = m->persist ? 0 : cfs_mount_device(m->o->mountpoint, &major, &minor);
+	int rc;
 
-	if (!rc && !m->persist)
+	if (!m->watch.pid)	/* there is a holder, or it has been said */
+		return;
+	rc = cfs_mount_device(m->o->mountpoint, &major, &minor);
+	if (!rc)
 		rc = cfs_watch_connection(&m->watch, minor);
 	if (rc)
 		cfs_warn("nobody can abort the kernel's connection if this process is killed: %s", strerror(-rc));
@@ -727,12 +731,7 @@ int cfs_mount_run(const struct cfs_mount_opts *o, int report, struct cfs_persist
 		if (o->foreground)
 			cfs_manager_notify("READY=1");
 		if (report >= 0) {
-			int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-			for (int fd = 0; fd <= 2 && null >= 0; fd++)
-				dup2(null, fd);
-			if (null > 2)
-				close(null);
+			cfs_stdnull(STDERR_FILENO);
 			if (write(report, "", 1) != 1)
 				cfs_warn("whoever called mount has gone");
 		}

@@ -9,6 +9,7 @@
 
 #include "base/base.h"
 #include "base/log.h"
+#include "base/stdnull.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -91,13 +92,13 @@ static void watch(pid_t client, int sock, int signals)
 		return;
 	if (write(abort_fd, "1", 1) == 1)
 		cfs_err("process %d, which served the mount, was killed: connection %u is aborted", (int)client, minor);
-	else if (errno != ENOTCONN && errno != ENOENT)
+	else
 		cfs_err("process %d, which served the mount, was killed; connection %u cannot be aborted: %s", (int)client, minor, strerror(errno));
 }
 
 static _Noreturn void child_main(pid_t client, int sock, int report)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC), signals, oom;
+	int signals, oom;
 	sigset_t all, death;
 
 	sigfillset(&all);
@@ -109,8 +110,7 @@ static _Noreturn void child_main(pid_t client, int sock, int report)
 	if (signals < 0 || prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL) || getppid() != client)
 		_exit(1);
 	/* a log may go to the third */
-	for (int fd = 0; fd <= (report >= 0 ? 2 : 1) && null >= 0; fd++)
-		dup2(null, fd);
+	cfs_stdnull(report >= 0 ? STDERR_FILENO : STDOUT_FILENO);
 	if (report > 2)
 		close(report);
 	if (chdir("/"))

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/stdnull.h"
 
 void cfs_process_init(struct cfs_process *p)
 {
@@ -61,7 +62,7 @@ int cfs_process_daemonize(struct cfs_process *p)
 {
 	char buf[1200];
 	size_t got = 0;
-	int fds[2], null, status;
+	int fds[2], status;
 	ssize_t n;
 	pid_t pid;
 
@@ -89,13 +90,7 @@ int cfs_process_daemonize(struct cfs_process *p)
 	}
 	close(fds[0]);
 	setsid();
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null >= 0) {
-		dup2(null, STDIN_FILENO);
-		dup2(null, STDOUT_FILENO);
-		if (null > STDERR_FILENO)
-			close(null);
-	}
+	cfs_stdnull(STDOUT_FILENO);
 	if (chdir("/"))
 		return -errno;
 	close(p->err_fd);
