@@ -29,7 +29,6 @@
 #include "client/watch.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <fuse3/fuse_lowlevel.h>
 #include <poll.h>
 #include <signal.h>
