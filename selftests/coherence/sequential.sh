@@ -11,6 +11,6 @@
 cluster_start
 cluster_mount a
 cluster_mount b
-tap_from "$T_PROGS/coherence" --rounds "${T_ROUNDS-120}" "$T_DIR/a" "$T_DIR/b"
+tap_from "$T_PROGS/coherence" --rounds "${T_ROUNDS-$(long 60 1000)}" "$T_DIR/a" "$T_DIR/b"
 cluster_end
 done_testing

@@ -2,7 +2,7 @@
 # Power cuts through the whole stack: all that a server writes to its store, under the load of two mounts, is recorded; then the drive
 # is made as it would be after a cut at many places of that record (flushed writes are there, of the others nothing, all, or some
 # sectors), and each such store passes fsck, starts, mounts, and holds what had been acknowledged by then.
-# T_CUTS=n: how many places (10); the kinds of cut alternate. See selftests/progs/recorder.c.
+# T_CUTS=n: how many places (6, T_LONG=1: 40); the kinds of cut alternate. See selftests/progs/recorder.c.
 # timeout: 900
 # tiers: yes
 # shellcheck source=selftests/lib/tap.sh
@@ -64,7 +64,7 @@ if [ "$total" -gt 200 ]; then ok "enough was recorded"; else not_ok "enough was 
 
 cp "$T_DIR/journal.0" "$T_DIR/all.0"
 cp "$T_DIR/journal.1" "$T_DIR/all.1"
-cuts=${T_CUTS-10}
+cuts=${T_CUTS-$(long 6 40)}
 for ((i = 1; i <= cuts; i++)); do
 	at=$((total * i / cuts - (seed + i * 7919) % (total / cuts)))
 	fate=$((i % 4 ? seed + i : 0))		# every fourth: all that was written by then

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A directory of 50,000 names (T_LONG=1: a million), 20,000 open files (100,000), a file of 50,000 extents (a million),
+# A directory of 20,000 names (T_LONG=1: a million), 20,000 open files (100,000), a file of 20,000 extents (a million),
 # 65,000 hard links. See selftests/progs/manyfiles.c.
 # timeout: 3200
 # shellcheck source=selftests/lib/tap.sh
@@ -7,17 +7,16 @@
 # shellcheck source=selftests/lib/cluster.sh
 . "$T_TOP/selftests/lib/cluster.sh"
 
-long() { if [ "${T_LONG-}" = 1 ]; then echo "$2"; else echo "$1"; fi; }
 cluster_start 16G
 cluster_mount a
 cluster_mount b
 sizes() { diag "server $(cluster_rss server) KiB, clients $(cluster_rss a) and $(cluster_rss b) KiB"; }
 sizes
-tap_from timeout "$(long 300 5400)" "$T_PROGS/manyfiles" dir "$(long 50000 1000000)" "$T_DIR/a" "$T_DIR/b"
+tap_from timeout "$(long 300 5400)" "$T_PROGS/manyfiles" dir "$(long 20000 1000000)" "$T_DIR/a" "$T_DIR/b"
 sizes
 tap_from timeout "$(long 120 600)" "$T_PROGS/manyfiles" open "$(long 20000 100000)" "$T_DIR/a"
 sizes
-pieces=$(long 50000 1000000)
+pieces=$(long 20000 1000000)
 tap_from timeout "$(long 200 7200)" "$T_PROGS/manyfiles" pieces "$pieces" "$T_DIR/a"
 sizes
 cluster_umount a

@@ -1,5 +1,5 @@
 #!/bin/bash
-# kill -9 of the server and of a client at once, under load, five times (T_KILLS=n): as after a power cut of the machine they
+# kill -9 of the server and of a client at once, under load, three times (T_LONG=1: ten; T_KILLS=n): as after a power cut of the machine they
 # ran on, but for the page cache. All that was acknowledged is there; the surviving mount goes on.
 # timeout: 500
 # tiers: yes
@@ -14,7 +14,8 @@ cluster_real || skip_all "there is no server to kill"
 cluster_start
 cluster_mount a
 cluster_mount b
-for ((round = 1; round <= ${T_KILLS-5}; round++)); do
+kills=${T_KILLS-$(long 3 10)}
+for ((round = 1; round <= kills; round++)); do
 	load_start "$round" a b a b
 	nap 15 30
 	if [ $((round % 2)) = 0 ]; then

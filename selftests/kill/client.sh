@@ -1,5 +1,5 @@
 #!/bin/bash
-# kill -9 of one client under load, five times (T_KILLS=n). The other mount goes on: within the lease time it gets at what the
+# kill -9 of one client under load, three times (T_LONG=1: ten; T_KILLS=n). The other mount goes on: within the lease time it gets at what the
 # dead one held. All that was acknowledged is there, seen from the other mount and from a new one.
 # timeout: 500
 # tiers: yes
@@ -14,7 +14,8 @@ cluster_real || skip_all "there is no client to kill"
 cluster_start
 cluster_mount a
 cluster_mount b
-for ((round = 1; round <= ${T_KILLS-5}; round++)); do
+kills=${T_KILLS-$(long 3 10)}
+for ((round = 1; round <= kills; round++)); do
 	load_start "$round" a b a b
 	nap 15 30
 	cluster_kill9 a

@@ -1,5 +1,5 @@
 #!/bin/bash
-# kill -9 of the server under load, five times (T_KILLS=n). The mounts wait and go on by themselves: no call fails, open files,
+# kill -9 of the server under load, three times (T_LONG=1: ten; T_KILLS=n). The mounts wait and go on by themselves: no call fails, open files,
 # files without a name and locks survive, and all that was acknowledged is there, also after fsck and a new start.
 # timeout: 400
 # tiers: yes
@@ -14,7 +14,8 @@ cluster_real || skip_all "there is no server to kill"
 cluster_start
 cluster_mount a
 cluster_mount b
-for ((round = 1; round <= ${T_KILLS-5}; round++)); do
+kills=${T_KILLS-$(long 3 10)}
+for ((round = 1; round <= kills; round++)); do
 	load_start "$round" a b a b -- --unsynced
 	nap 10 30
 	cluster_kill9 server

@@ -11,6 +11,7 @@
 #   cleanup COMMAND...            runs COMMAND at exit, last registered first, whatever happens
 #   wait_for SECONDS COMMAND...   repeats COMMAND until it succeeds; 1 when time is up: T_SLOW (1) times SECONDS
 #   slow N                        prints N times T_SLOW: a limit of time, on this machine
+#   long USUAL LONG               prints USUAL, or with T_LONG=1 LONG: how much of something is done
 #   stop_pid PID [SECONDS]        TERM, wait, then KILL (returns 1 if it came to that)
 #   diag TEXT...                  a comment in the output
 # A script that dies half way fails: its plan is not met, or its exit status is not 0.
@@ -50,6 +51,7 @@ fails() {
 }
 done_testing() { [ "$tap_planned" ] || plan "$tap_count"; tap_done=1; }
 slow() { echo $(($1 * ${T_SLOW:-1})); }
+long() { if [ "${T_LONG:-0}" != 0 ]; then echo "$2"; else echo "$1"; fi; }
 cleanup() { tap_cleanups+=("$(printf '%q ' "$@")"); }
 wait_for() {
 	local end=$((SECONDS + $1 * ${T_SLOW:-1}))

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Bad places on a drive behind a network: a device mapper table below the kernel's NVMe target lets reads or writes of some
-# blocks fail, over loop, TCP and RDMA. Errors name target and place, what is elsewhere can be read and written, nothing is
+# blocks fail, over TCP (T_LONG=1: loop and RDMA as well). Errors name target and place, what is elsewhere can be read and written, nothing is
 # damaged by them, fsck names what cannot be read; and when the drive is mended all of it is there.
 # timeout: 1300
 # parallel: yes

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A server on a zoned NVMe drive: filled to the last zone, deleted, filled again, twice over (T_LONG=1: ten times), and
+# A server on a zoned NVMe drive: filled to the last zone, deleted and filled again (T_LONG=1: ten times over), and
 # cleaning under load; then
 # the machine stops dead in the middle of writes, and everything acknowledged is there when it is up again. (It is the
 # guest that restarts: QEMU itself does not keep the zones' write pointers when its process ends.)

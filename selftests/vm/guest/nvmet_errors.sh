@@ -1,5 +1,5 @@
 #!/bin/bash
-# nvmet_errors.sh: runs in the guest: servers on drives over loop, TCP and RDMA, some blocks of which cannot be read or written.
+# nvmet_errors.sh: runs in the guest: a server on a drive over TCP (loop and RDMA with T_LONG=1), some blocks of which cannot be read or written.
 # Speaks TAP.
 # shellcheck source=selftests/lib/vm_guest.sh
 . "$T_TOP/selftests/lib/vm_guest.sh"
@@ -37,7 +37,7 @@ remount() { # nothing is in a client's cache
 	cluster_mount "m$mounts"
 }
 
-for t in loop tcp rdma; do
+for t in $(long tcp 'loop tcp rdma'); do
 	export T_DIR=/mnt/t/$t
 	mkdir -p "$T_DIR" && cd "$T_DIR" || exit 1
 	truncate -s 256M "/mnt/drive.$t"

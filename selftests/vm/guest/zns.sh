@@ -44,7 +44,7 @@ put() { # FILE: $size MiB, in the place of what it had; fails with a message
 }
 for i in {1..12}; do head -c 700k /dev/urandom >"$stay/$i"; done
 (cd "$stay" && sync . && sha256sum ./*) >sums
-size=8 first=0 rounds=${T_ROUNDS:-$((${T_LONG:-0} ? 10 : 2))}
+size=8 first=0 rounds=${T_ROUNDS:-$(long 2 11)}
 fill() { # NAME: files of $size MiB until there is no room; n: how many
 	n=0
 	wait_for 90 put "$T_DIR/a/fill/${1}0" # what was deleted is given back in the background
@@ -74,6 +74,7 @@ for ((round = 1; round <= rounds; round++)); do
 	[ $first != 0 ] || first=$n
 	if [ $n -ge $((first - 2)) ]; then ok "round $round: $n files of 8 MiB fit, $first the first time"; else
 		not_ok "round $round: only $n files of 8 MiB fit, $first the first time"; fi
+	[ $round -lt $rounds ] || break
 	rm "$T_DIR"/a/fill/a*[02468] # every other file: whole zones, and such as must be cleaned before, as they fell
 	gone=$(((n + 1) / 2))
 	give_back
@@ -85,6 +86,8 @@ for ((round = 1; round <= rounds; round++)); do
 	give_back
 done
 is "$(cd "$stay" && sha256sum --quiet -c /tmp/t/sums 2>&1)" "" "what stayed is whole after $rounds rounds"
+rm "$T_DIR"/a/fill/*
+give_back
 diag "write amplification $(stat_of write_amplification), $(stat_of resets) zones reset, at most $(stat_of active_max) active"
 
 # ---- cleaning while a load notes what was acknowledged: full, half of it deleted, and some of that written again. Two

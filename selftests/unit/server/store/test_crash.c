@@ -6,8 +6,8 @@
  * acknowledged is there, nothing deleted is back, nothing damaged is shown, nothing is called
  * rot, and life can go on from there and crash again.
  *
- * CRASH_FIRST and CRASH_SEEDS in the environment choose other lives, CRASH_CUTS more cuts of each, CRASH_KIND one
- * kind of device (0 plain, 1 zoned, 2 atomic).
+ * CRASH_FIRST and CRASH_SEEDS in the environment choose other lives, CRASH_CUTS more cuts of each (as does T_LONG=1),
+ * CRASH_KIND one kind of device (0 plain, 1 zoned, 2 atomic).
  */
 #include "selftests/unit/server/store/world.h"
 #include "server/store/journal_i.h"
@@ -427,7 +427,7 @@ static void test_cuts(void **state)
 {
 	/* by default one plain life, and three that have found mistakes */
 	static const uint32_t chosen[] = { 1, 11, 33, 47 };
-	uint32_t first = env("CRASH_FIRST", 0), cuts = env("CRASH_CUTS", world_kind == ATOMIC ? 4 : 7);
+	uint32_t first = env("CRASH_FIRST", 0), cuts = env("CRASH_CUTS", env("T_LONG", 0) ? 20 : world_kind == ATOMIC ? 2 : 4);
 	uint32_t seeds = env("CRASH_SEEDS", first ? 3 : CFS_ARRAY_SIZE(chosen));
 	uint8_t *image = malloc(2 * SIZE);
 	uint64_t cleaned = 0;
