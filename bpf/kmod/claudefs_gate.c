@@ -54,7 +54,8 @@
 #include "claudefs_gate.h"
 
 #define GATE_MAGIC	0x63667367
-#define SERVE_MS	10	/* who waited while it was shut is let in before it is shut again, if this is enough */
+#define SERVE_MS	10	/* who waited while it was shut is let in before it is shut again, if this is enough; */
+#define SERVE_MORE	7	/* twice as long whenever it was not, so often */
 #define FAIL_JIFFIES	(HZ / 10)
 #define HELD_MS		30000	/* a fault that cannot be retried holds the mmap lock: it waits this long */
 
@@ -87,6 +88,7 @@ struct gate {
 	wait_queue_head_t wait;		/* for mode, deadline, budget, synced */
 	atomic_t waiting[CFS_GATE_WRITE + 1];
 	atomic_t retrying[CFS_GATE_WRITE + 1];	/* 1: a fault that had waited is about to come again */
+	unsigned int unserved;		/* shut so often in a row before who waited was let in */
 	unsigned int fails;
 	int fail_err;
 	unsigned long fail_jiffies;
@@ -143,10 +145,14 @@ static bool set_alive(const struct gate_set *set)
 	return ktime_get_boottime_ns() < READ_ONCE(set->deadline);
 }
 
+static bool budget_left(const struct gate *g)
+{
+	return !READ_ONCE(g->budget) || READ_ONCE(g->written) < READ_ONCE(g->budget);
+}
+
 static bool may_enter(struct gate *g, unsigned int mode)
 {
-	return READ_ONCE(g->mode) >= mode && set_alive(g->set) &&
-	       (mode != CFS_GATE_WRITE || !READ_ONCE(g->budget) || READ_ONCE(g->written) < READ_ONCE(g->budget));
+	return READ_ONCE(g->mode) >= mode && set_alive(g->set) && (mode != CFS_GATE_WRITE || budget_left(g));
 }
 
 static void leave(struct gate *g)
@@ -682,15 +688,28 @@ static bool comes(struct gate *g, unsigned int mode)
 	return atomic_read(&g->waiting[mode]) || atomic_read(&g->retrying[mode]);
 }
 
-/* let who has waited for the gate be served once, if they are quick; else two hosts may take it from each other for ever */
+/* all that can get in have been in */
+static bool served(struct gate *g, unsigned int mode)
+{
+	return !comes(g, CFS_GATE_READ) && (mode < CFS_GATE_WRITE || !comes(g, CFS_GATE_WRITE) || !budget_left(g));
+}
+
+/*
+ * Let who has waited for the gate be served once, if they are quick; else two hosts may take it from each other for ever. On a
+ * machine so busy that they do not get a processor in this time, they have more the next time.
+ */
 static void serve(struct gate *g)
 {
-	unsigned int mode = READ_ONCE(g->mode);
+	unsigned int mode = READ_ONCE(g->mode), unserved = READ_ONCE(g->unserved);
+	unsigned long limit = msecs_to_jiffies(SERVE_MS << min(unserved, SERVE_MORE)) + 1;
 
 	if (!mode || !set_alive(g->set))
 		return;
-	wait_event_timeout(g->wait, !comes(g, CFS_GATE_READ) && (mode < CFS_GATE_WRITE || !comes(g, CFS_GATE_WRITE)),
-			   msecs_to_jiffies(SERVE_MS) + 1);
+	if (wait_event_timeout(g->wait, served(g, mode), limit))
+		unserved = 0;
+	else if (atomic_read(&g->waiting[mode]))
+		unserved++;
+	WRITE_ONCE(g->unserved, unserved);
 	atomic_set(&g->retrying[CFS_GATE_READ], 0);	/* some never come */
 	atomic_set(&g->retrying[CFS_GATE_WRITE], 0);
 }

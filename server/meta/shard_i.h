@@ -223,7 +223,7 @@ struct cfs_shard {
 	uint64_t space_ns, space_total, space_free;
 	bool state_full;	/* no room for the state itself */
 	uint64_t wanted_ns;	/* when room was last missed while something was dead */
-	uint64_t held_ns;	/* since when requests are held because of that; 0: they are not */
+	struct cfs_patience held;	/* requests are held because of that */
 
 	struct cfs_lock_holder lock_chain[SHARD_LOCK_CHAIN_MAX];
 	struct cfs_footprint fp;

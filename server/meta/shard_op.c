@@ -165,10 +165,10 @@ static bool refused_for_space(struct cfs_shard *s, const struct shard_op *op)
 static bool held_for_room(struct cfs_shard *s)
 {
 	if (s->state_full || !cfs_shard_room_coming(s)) {
-		s->held_ns = 0;
+		s->held = (struct cfs_patience){ 0 };
 		return false;
 	}
-	return cfs_patience(&s->held_ns, s->now_ns, SHARD_ROOM_WAIT_MS * CFS_NSEC_PER_MSEC);
+	return cfs_patience(&s->held, s->now_ns, SHARD_ROOM_WAIT_MS * CFS_NSEC_PER_MSEC);
 }
 
 /*
@@ -372,6 +372,7 @@ int op_applied(struct cfs_shard *s, struct shard_op *op, uint32_t status, const 
 	case CFS_LOG_DEAD_DONE:
 		s->dead_next_ns = s->now_ns;
 		s->space_ns = 0;	/* there is more than the last look said */
+		cfs_patience_moved(&s->held, s->now_ns);
 		if (!s->dead_full)
 			s->dead_next_ns += (shard_space_tight(s) ? SHARD_DEAD_TIGHT_MS : SHARD_DEAD_EVERY_MS) *
 					   CFS_NSEC_PER_MSEC;

@@ -88,6 +88,8 @@ static void landed(struct cfs_batch *b, int err)
 		    loc.block == cfs_le32_to_cpu(ents[i].block))
 			cfs_object_forget(st, &ents[i].oid, &loc);
 	}
+	if (!err)
+		cfs_patience_moved(&st->no_room, cfs_clock_boot_ns(st->clock));
 	finish_complete(st, err);
 	t->busy = false;
 	/* the cleaner first: it may have waited for this record */

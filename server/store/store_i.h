@@ -343,7 +343,7 @@ struct cfs_store {
 	struct cfs_list whash[CFS_WHASH];	/* all writes under way, by oid */
 	uint32_t w_inflight;
 	bool want_space;	/* writes wait for the cleaner */
-	uint64_t no_room_ns;	/* since when they wait for deletions; 0: they do not */
+	struct cfs_patience no_room;	/* they wait for deletions */
 	struct cfs_timer room_timer;
 	bool pumping, pump_again;
 	struct cfs_rclass rclass[CFS_RCLASSES];

@@ -300,8 +300,8 @@ static void send_batch(struct cfs_store *st, struct cfs_oseg *os)
 }
 
 /*
- * No room, and nothing to be cleaned yet: will something be deleted? The first in line waits ROOM_WAIT_NS for it at most; then all
- * are refused, for as long, unless one has got through meanwhile.
+ * No room, and nothing to be cleaned yet: will something be deleted? The first in line waits ROOM_WAIT_NS for it, or longer while there
+ * are deletions; then all are refused, for as long, unless one has got through meanwhile.
  */
 #define ROOM_WAIT_NS	(10 * CFS_NSEC_PER_SEC)
 #define ROOM_LOOK_NS	(100 * CFS_NSEC_PER_MSEC)
@@ -311,10 +311,10 @@ static bool waits_for_room(struct cfs_store *st)
 	uint64_t now = cfs_clock_boot_ns(st->clock);
 
 	if (st->failed || st->stopping || !st->room_coming || !st->room_coming(st->arg)) {
-		st->no_room_ns = 0;
+		st->no_room = (struct cfs_patience){ 0 };
 		return false;
 	}
-	if (!cfs_patience(&st->no_room_ns, now, ROOM_WAIT_NS))
+	if (!cfs_patience(&st->no_room, now, ROOM_WAIT_NS))
 		return false;
 	cfs_timer_set(st->clock, &st->room_timer, now + ROOM_LOOK_NS);
 	return true;
@@ -353,7 +353,7 @@ void cfs_write_pump(struct cfs_store *st)
 				continue;
 			}
 			st->want_space = false;
-			st->no_room_ns = 0;
+			st->no_room = (struct cfs_patience){ 0 };
 			send_batch(st, os);
 		}
 		if (cfs_list_empty(&st->wq))

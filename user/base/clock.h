@@ -75,15 +75,29 @@ static inline bool cfs_timer_armed(const struct cfs_timer *t)
 	return t->heap_pos != 0;
 }
 
+/* Patience with what may come. All 0 before, and to be set to 0 when it has come */
+struct cfs_patience {
+	uint64_t since_ns, moved_ns;
+};
+
+#define CFS_PATIENCE_MAX	6u	/* times wait_ns */
+
 /*
- * Patience with what may come: yes for wait_ns from the first look on, then no for as long, and so on. *since_ns is 0 before, and is to
- * be set to 0 when it has come.
+ * Yes for wait_ns from the first look on, and as long after each sign that it is coming, but CFS_PATIENCE_MAX times as long at most; then
+ * no for as long as wait_ns, and so on.
  */
-static inline bool cfs_patience(uint64_t *since_ns, uint64_t now_ns, uint64_t wait_ns)
+static inline bool cfs_patience(struct cfs_patience *p, uint64_t now_ns, uint64_t wait_ns)
 {
-	if (!*since_ns || now_ns - *since_ns > 2 * wait_ns)
-		*since_ns = now_ns;
-	return now_ns - *since_ns < wait_ns;
+	if (!p->since_ns || now_ns - p->moved_ns > 2 * wait_ns || now_ns - p->since_ns > (CFS_PATIENCE_MAX + 1) * wait_ns)
+		*p = (struct cfs_patience){ now_ns, now_ns };
+	return now_ns - p->moved_ns < wait_ns && now_ns - p->since_ns < CFS_PATIENCE_MAX * wait_ns;
+}
+
+/* it has got nearer */
+static inline void cfs_patience_moved(struct cfs_patience *p, uint64_t now_ns)
+{
+	if (p->since_ns)
+		p->moved_ns = now_ns;
 }
 
 #endif
