@@ -126,7 +126,7 @@ cluster_mount() { # NAME [OPTS]
 	if cluster_real && cluster_tier_has uring; then uring_with Y cluster_mount_here "$@"; else cluster_mount_here "$@"; fi
 }
 cluster_mount_here() {
-	local name=$1 pid dir=$T_DIR/$1 opts
+	local name=$1 pid dir=$T_DIR/$1 log=$T_DIR/client-$1.log start opts
 	mkdir -p "$dir" "$T_DIR/cache-$name"
 	if ! cluster_real; then
 		mount --bind "$cluster_base" "$dir" || exit 1
@@ -134,20 +134,23 @@ cluster_mount_here() {
 		return 0
 	fi
 	opts="$(cluster_tier_opts)cachedir=$T_DIR/cache-$name,cachesize=1G${2:+,$2}${T_MOUNT_OPTS:+,$T_MOUNT_OPTS}"
-	"$T_BIN/claudefs" mount -f -o "$opts" "$CLUSTER_ADDR" "$dir" >>"$T_DIR/client-$name.log" 2>&1 </dev/null &
+	start=$(stat -c %s "$log" 2>/dev/null || echo 0)
+	"$T_BIN/claudefs" mount -f -o "$opts" "$CLUSTER_ADDR" "$dir" >>"$log" 2>&1 </dev/null &
 	pid=$!
 	echo "$pid" >"$T_DIR/$name.pid"
 	cluster_mounts+=("$name")
-	if ! wait_for "${T_START_SECONDS:-30}" cluster_mount_done "$dir" "$pid" || ! cluster_mounted "$dir"; then
-		not_ok "mount $name" "$(tail -n 5 "$T_DIR/client-$name.log")"
+	if ! wait_for "${T_START_SECONDS:-30}" cluster_mount_done "$log" "$start" "$pid" || ! cluster_mounted "$dir"; then
+		not_ok "mount $name" "$(tail -n 5 "$log")"
 		exit 1
 	fi
 	if ! timeout "$(slow 30)" stat "$dir" >/dev/null; then
-		not_ok "mount $name answers" "$(tail -n 5 "$T_DIR/client-$name.log")"
+		not_ok "mount $name answers" "$(tail -n 5 "$log")"
 		exit 1
 	fi
 }
-cluster_mount_done() { cluster_mounted "$1" || tap_gone "$2"; }
+cluster_mount_done() { # LOG START PID: it said that all is up, the control socket too, from byte START on
+	tap_gone "$3" || tail -c "+$(($2 + 1))" "$1" | grep -q ' is mounted at '
+}
 
 cluster_reap() { # NAME WANTED: collects the exit status of NAME's process, after it was told to end
 	local name=$1 pid rc=0
