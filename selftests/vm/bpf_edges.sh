@@ -1,7 +1,6 @@
 #!/bin/bash
 # The bpf tier where it could break: full maps, epochs at their end, fork, the module going and coming while somebody asks.
 # timeout: 1200
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

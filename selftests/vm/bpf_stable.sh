@@ -2,7 +2,6 @@
 # The bpf tier, as in bpf.sh, on the kernel that Debian 13 is shipped with, 6.12: fs/fuse and the module's ways into it are
 # others there.
 # timeout: 1200
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

@@ -1,7 +1,6 @@
 #!/bin/bash
 # Debian's newest kernel, 7.x: the plain mount is coherent there and does what POSIX says; claudefs doctor says which kernel it is.
 # timeout: 900
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

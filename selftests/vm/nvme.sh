@@ -2,7 +2,6 @@
 # The NVMe back end in the test machine: identification, formats refused, all kinds of requests on blocks of 512 and 4096
 # bytes, polled rings, stores on plain and zoned namespaces, media errors by name.
 # timeout: 900
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

@@ -2,7 +2,6 @@
 # A cluster of one on two NVMe namespaces, with blocks of 4096 and of 512 bytes, in the test machine: real programs on the mount,
 # kill -9 of the server, drives that are pulled and put back.
 # timeout: 900
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

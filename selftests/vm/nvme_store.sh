@@ -3,7 +3,6 @@
 # 512 and of 4096 byte blocks and with a zoned one below the model (selftests/lib/realdev.h). Power cuts are made
 # by the model and put on the drive. Usually the journal's tests on one, the others on another; T_LONG=1: everything on each.
 # timeout: 1700
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

@@ -3,7 +3,6 @@
 # reset, connections and namespaces go away and come back, controllers are removed, the server is killed; then namespaces
 # come back with other block sizes, shrunk, or formatted anew. Nothing acknowledged is lost, and errors are clear.
 # timeout: 1300
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

@@ -3,7 +3,6 @@
 # blocks fail, over TCP (T_LONG=1: loop and RDMA as well). Errors name target and place, what is elsewhere can be read and written, nothing is
 # damaged by them, fsck names what cannot be read; and when the drive is mended all of it is there.
 # timeout: 1300
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

@@ -2,7 +2,6 @@
 # The oldest kernel from 5.14 on that Debian has, 6.1: no FUSE passthrough, no io_uring, no newer INIT flags. The plain mount
 # works there, and claudefs doctor says what is missing instead of trying it.
 # timeout: 900
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

@@ -5,7 +5,6 @@
 # ("killed": nothing lost but what was under way), and as a volatile write cache may leave them ("cut": what was
 # not flushed is kept, lost or torn sector by sector, see selftests/progs/powercut.c).
 # timeout: 1200
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

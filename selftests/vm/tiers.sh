@@ -2,7 +2,6 @@
 # Cases tagged "tiers: yes" in the tiers that only the test machine has: T_LONG=1 runs all of them with the bpf tier, with gates (passthrough),
 # and with all tiers at once; otherwise a few of them with all. T_VM_TIERS picks tiers, T_SUITES (a regular expression) cases.
 # timeout: 1500
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

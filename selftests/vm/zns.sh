@@ -4,7 +4,6 @@
 # the machine stops dead in the middle of writes, and everything acknowledged is there when it is up again. (It is the
 # guest that restarts: QEMU itself does not keep the zones' write pointers when its process ends.)
 # timeout: 1200
-# parallel: yes
 # net: host
 # shellcheck source=selftests/lib/tap.sh
 . "$T_TOP/selftests/lib/tap.sh"

@@ -52,7 +52,7 @@ write_until_degraded() { # a target learns of its drive by what it asks of it, a
 	return 1
 }
 try "the target without a drive is degraded" write_until_degraded
-like "$(cat "$T_DIR/claudefsd.log")" 'target nvme:serial.n512.1 is degraded' "the log names it"
+try "the log names it" wait_for 20 grep -q 'target nvme:serial.n512.1 is degraded' "$T_DIR/claudefsd.log"
 try "metadata goes on" mkdir "$T_DIR/a/while-degraded"
 put_back
 try "the target is back with its drive" wait_for 60 whole
