@@ -17,8 +17,6 @@
 
 /* a grant and the break of that same grant come on two connections: this long the grant may be late */
 #define GRANT_LATE_MS	5u
-#define GRANT_LATE_MORE	4u		/* twice as long whenever that was not enough, so often; */
-#define FILL_LATE_MORE	12u		/* where the whole file is fetched meanwhile: 20 s */
 #define BLOCKED_WAIT_MS	1000u	/* for pages beside those of a blocked write */
 #define ROUNDS_MAX	32u
 #define FLUSH_GIVE_UP_MS 60000u		/* as long as the server waits at most */
@@ -201,20 +199,12 @@ void cfs_data_give_up_shared(struct cfs_data *d)
 	recall_end(d);
 }
 
-/* how long a break waits for an OPEN whose reply may be arriving, or for a gate that is about to be opened */
-static uint64_t late_ms(const struct cfs_data *d)
-{
-	if (d->filling)
-		return GRANT_LATE_MS << cfs_min(d->lost_fills, FILL_LATE_MORE);
-	return d->opening ? GRANT_LATE_MS << cfs_min(d->lost_grants, GRANT_LATE_MORE) : 0;
-}
-
 bool cfs_data_break(struct cfs_client *c, uint64_t ino, unsigned to_mode)
 {
 	struct cfs_attr attr = { .ino = cfs_cpu_to_le64(ino) };
 	struct cfs_data_ctx *g = cfs_data_ctx_of(c);
 	struct cfs_data *d = g && g->p.inherited ? cfs_data_get(c, &attr) : cfs_data_find(c, ino);
-	uint64_t start, passed, limit;
+	uint64_t until, now;
 	bool open;
 
 	if (!d)
@@ -225,9 +215,9 @@ bool cfs_data_break(struct cfs_client *c, uint64_t ino, unsigned to_mode)
 	 * Is this for a grant whose reply is just arriving? Then let it serve the one who asked for it; which takes longer where a gate
 	 * needs all of the file
 	 */
-	start = cfs_data_now_ms();
-	while ((passed = cfs_data_now_ms() - start) < (limit = late_ms(d)))
-		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(limit - passed));
+	until = cfs_data_now_ms() + (GRANT_LATE_MS << cfs_min(d->lost_grants, d->gate ? 8u : 4u));
+	while ((d->opening || d->filling) && (now = cfs_data_now_ms()) < until)
+		cfs_data_cond_wait_ms(&d->cond, &d->lock, (uint32_t)(until - now));
 	d->break_seq++;
 	if (d->lease > to_mode)
 		lower(d, to_mode);

@@ -140,14 +140,11 @@ static void serve(struct cfs_data *d, unsigned lease)
 			rc = -EAGAIN;
 		if (rc)
 			continue;
-		/* a recall may have come with the grant: it waits a while (data_break.c), the longer the oftener that was too short */
+		/* a recall may have come with the grant: it waits for a moment, the longer the oftener it was too short */
 		d->filling = true;
 		rc = open_gate(d, lease);
 		d->filling = false;
-		if (rc == -EAGAIN)
-			d->lost_fills++;
-		else if (!rc && d->lost_fills)	/* the next one takes about as long */
-			d->lost_fills--;
+		d->lost_grants = rc == -EAGAIN ? d->lost_grants + 1 : 0;
 		pthread_cond_broadcast(&d->cond);
 	}
 	if (rc && d->gate) {

@@ -134,7 +134,6 @@ struct cfs_data {
 	unsigned n_dropping;
 	uint32_t recall_round;
 	unsigned lost_grants;		/* in a row, to breaks that came before the reply */
-	unsigned lost_fills;		/* in a row, to breaks that came before the gate was open */
 	uint64_t used_ms;
 	/* content; means something while lease != NONE */
 	uint64_t size, srv_size;	/* ours; what the server has for sure (beyond it: zeros), <= size */

@@ -82,7 +82,6 @@ static struct fake {
 	/* faults */
 	bool target_down[FAKE_TARGETS];
 	unsigned write_fails_pct, refuse_pct, delay_us;
-	unsigned read_ms;		/* that each read of an object takes */
 	bool reads_flaky;		/* target 0 sometimes does not answer */
 	int commit_status;		/* of every item */
 	bool may_through;		/* COMMITs without a lease are fine */
@@ -575,8 +574,6 @@ int cfs_call_target(struct cfs_client *c, uint32_t target, struct cfs_call *call
 	if (target >= FAKE_TARGETS)
 		FAKE_FATAL("target %u", target);
 	fake_delay();
-	if (call->opcode == CFS_OP_OBJ_READ && fake.read_ms)
-		usleep(fake.read_ms * 1000);
 	if (__atomic_load_n(&c->dead, __ATOMIC_RELAXED))
 		return CFS_E_BADSESSION;
 	pthread_mutex_lock(&fake.lock);

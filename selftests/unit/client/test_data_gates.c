@@ -4,7 +4,6 @@
  * part is a small model of the module claudefs_gate (bpf/kmod/claudefs_gate.h): who reads or writes enters the gate, touches the cache
  * file by a descriptor of its own, and waits where the gate is shut. Writers of a page take turns and write growing stamps; whoever reads
  * must see at least the last stamp that was complete when he began. Meanwhile others sync, evict, ask for attributes and change the size.
- * And that each gets its turn where it takes long to fetch what a gate needs.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -32,7 +31,7 @@ static struct gate {
 	int fd;				/* the real file */
 	uint64_t ino;
 	struct kernel *k;
-	unsigned mode, inside, shutting, waiting;
+	unsigned mode, inside, shutting;
 	uint64_t budget, written;
 	uint32_t ev;
 	uint64_t fails;
@@ -51,7 +50,6 @@ static struct kernel {
 
 static const uint64_t base_of[FILES] = { 0, 3 * PAGE, 1 << 20 };
 static uint64_t n_opens, n_shuts;
-static bool serves;		/* the module lets who has waited in before it shuts */
 
 static uint64_t page_off(unsigned f, unsigned p)
 {
@@ -79,9 +77,7 @@ static void enter(struct gate *g, unsigned mode)
 		/* what is only taken opens again by itself */
 		if (!g->shutting)
 			tell(g, mode == CFS_GATE_WRITE ? CFS_GATE_WANT_WRITE : CFS_GATE_WANT_READ);
-		g->waiting++;
 		pthread_cond_wait(&g->cond, &g->lock);
-		g->waiting--;
 	}
 	g->inside++;
 	pthread_mutex_unlock(&g->lock);
@@ -165,11 +161,6 @@ static int ask(int gate, unsigned long what, void *p)
 		break;
 	case CFS_GATE_CLOSE:
 	case CFS_GATE_TAKE:
-		for (unsigned i = 0; i < 10 && serves && g->mode && g->waiting; i++) {
-			pthread_mutex_unlock(&g->lock);
-			usleep(1000);
-			pthread_mutex_lock(&g->lock);
-		}
 		g->shutting++;
 		while (g->inside)
 			pthread_cond_wait(&g->cond, &g->lock);
@@ -348,16 +339,6 @@ static void end(void)
 	fake_reset();
 }
 
-static void events_end(struct kernel *k, pthread_t *t, unsigned n)
-{
-	pthread_mutex_lock(&k->lock);
-	k->ends = true;
-	pthread_cond_broadcast(&k->cond);
-	pthread_mutex_unlock(&k->lock);
-	for (unsigned i = 0; i < n; i++)
-		pthread_join(t[i], NULL);
-}
-
 static void run(unsigned refuse_pct, unsigned delay_us)
 {
 	void *(*const fn[])(void *) = { reader, reader, writer, writer, other, events, events };
@@ -377,8 +358,14 @@ static void run(unsigned refuse_pct, unsigned delay_us)
 		      (unsigned long long)n_shuts);
 	assert_true(enough());
 	check_stamps(CLIENTS);
-	for (unsigned c = 0; c < CLIENTS; c++)
-		events_end(&kernels[c], &t[c][CFS_ARRAY_SIZE(fn) - 2], 2);
+	for (unsigned c = 0; c < CLIENTS; c++) {
+		pthread_mutex_lock(&kernels[c].lock);
+		kernels[c].ends = true;
+		pthread_cond_broadcast(&kernels[c].cond);
+		pthread_mutex_unlock(&kernels[c].lock);
+		for (unsigned i = CFS_ARRAY_SIZE(fn) - 2; i < CFS_ARRAY_SIZE(fn); i++)
+			pthread_join(t[c][i], NULL);
+	}
 	end();
 }
 
@@ -394,60 +381,11 @@ static void test_coherent_slow(void **state)
 	run(5, 3000);
 }
 
-/* ---- turns ---------------------------------------------------------------------------------------------- */
-#define TURNS	4u
-
-static void *turns(void *arg)
-{
-	for (unsigned i = 1; i <= TURNS; i++)
-		kernel_write(arg, 0, (unsigned)((struct kernel *)arg - kernels), i);
-	return NULL;
-}
-
-static bool all_turns(void)
-{
-	return __atomic_load_n(&n_writes, __ATOMIC_RELAXED) == CLIENTS * TURNS;
-}
-
-/* fetching the file takes longer than a recall waits at first, and the other one always wants it */
-static void test_turns(void **state)
-{
-	const size_t len = 2 * CFS_MIB;
-	pthread_t t[CLIENTS], ev[CLIENTS][2];
-	void *bytes = calloc(1, len);
-
-	(void)state;
-	begin(0, 0);
-	serves = true;
-	assert_non_null(bytes);
-	assert_int_equal(cfs_data_write(kernels[0].d[0], bytes, len, CFS_MIB, 0), (ssize_t)len);
-	assert_int_equal(cfs_data_fsync(kernels[0].d[0]), 0);
-	free(bytes);
-	fake.read_ms = 30;
-	for (unsigned c = 0; c < CLIENTS; c++) {
-		for (unsigned i = 0; i < 2; i++)
-			assert_int_equal(pthread_create(&ev[c][i], NULL, events, &kernels[c]), 0);
-		assert_int_equal(pthread_create(&t[c], NULL, turns, &kernels[c]), 0);
-	}
-	for (unsigned ms = 0; ms < LONG_MS && !all_turns(); ms += 10)
-		usleep(10000);
-	if (!all_turns())
-		FAKE_FATAL("%llu of %u writes got through", (unsigned long long)n_writes, CLIENTS * TURNS);
-	for (unsigned c = 0; c < CLIENTS; c++)
-		pthread_join(t[c], NULL);
-	fake.read_ms = 0;
-	for (unsigned c = 0; c < CLIENTS; c++)
-		events_end(&kernels[c], ev[c], 2);
-	serves = false;
-	end();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_coherent),
 		cmocka_unit_test(test_coherent_slow),
-		cmocka_unit_test(test_turns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
