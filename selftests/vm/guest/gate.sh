@@ -135,9 +135,9 @@ cluster_mount c passthrough=on,pass_min=0
 cluster_mount d passthrough=on,pass_min=0
 wait_for 20 state c
 tap_from timeout 300 "$T_PROGS/datarecalls" "$T_DIR/c" "$T_DIR/d" "${RECALL_SECONDS:-20}" "${SEED:-$RANDOM}"
-one_each() { [ "$(field c gate_files) $(field d gate_files)" = "1 1" ]; }
-wait_for 20 one_each # a file that was removed is let go of a moment later
-is "$(field c gate_files) $(field d gate_files)" "1 1" "both mounts by gates: a store through an ordinary mapping is seen when it is written back"
+what="both mounts by gates: a store through an ordinary mapping is seen when it is written back"
+n=$(field c gate_files) m=$(field d gate_files) # so many gates were made: a second one for who opened the file again when all had closed it
+[ "${n:-0}" -ge 1 ] && [ "${m:-0}" -ge 1 ] && ok "$what" || not_ok "$what" "$n and $m gates"
 [ "$(field c gate_shuts)" -gt 5 ] && ok "by gates that were shut" || not_ok "by gates that were shut" "$(state c)"
 tap_from timeout 300 "$T_PROGS/fsx" --seed 1 --ops 600 c/x
 tap_from timeout 300 "$T_PROGS/fsx" --seed "${SEED:-$RANDOM}" --ops 300 c/y d/y
