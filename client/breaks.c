@@ -39,7 +39,6 @@ struct cb_job {
 struct forget_walk {
 	struct cfs_client *c;
 	uint64_t now, dir;
-	bool names;			/* names one by one: the kernel has no epochs */
 };
 
 static void forget_one(void *arg, const char *name, size_t len, uint64_t ino, uint64_t kernel_until)
@@ -48,7 +47,7 @@ static void forget_one(void *arg, const char *name, size_t len, uint64_t ino, ui
 
 	if (!name)
 		cfs_notify_attr(w->c, ino);
-	else if (w->names && kernel_until > w->now)
+	else if (kernel_until > w->now)
 		cfs_notify_entry(w->c, w->dir ? w->dir : ino, name, len);
 }
 
@@ -61,15 +60,16 @@ void cfs_breaks_drop_dir(struct cfs_client *c, uint64_t dir)
 {
 	struct forget_walk w = { .c = c, .now = cfs_boot_ns(), .dir = dir };
 	uint64_t until = cfs_dcache_drop_dir(c->dcache, dir);
+	bool names;
 
 	cfs_dcache_drop_attr(c->dcache, dir);
 	cfs_reply_barrier(c);
 	cfs_notify_attr(c, dir);
 	/* the kernel may know more names and inodes than are kept here: it asks again for every name, open or not */
-	w.names = cfs_kernel_names_until(c, dir, until) > w.now && !cfs_notify_epoch(c);
-	/* looks at everything that is kept: not for a directory of which the kernel has nothing */
-	if (w.names || cfs_kernel_attrs_until(c, dir) + CFS_NSEC_PER_SEC >= w.now)
-		cfs_dcache_walk_dir(c->dcache, dir, forget_one, &w);
+	names = cfs_kernel_names_until(c, dir, until) > w.now && !cfs_notify_epoch(c);
+	/* not for a directory of which the kernel has nothing */
+	if (names || cfs_kernel_attrs_until(c, dir) + CFS_NSEC_PER_SEC >= w.now)
+		cfs_dcache_walk_dir(c->dcache, dir, names, forget_one, &w);
 	cfs_inodes_walk(c, forget_open, c);
 }
 
@@ -102,9 +102,8 @@ void cfs_breaks_drop_all(struct cfs_client *c, bool lost)
 	cfs_client_note(c, CFS_BRK_ALL, 0, 0, NULL, 0);
 	cfs_dcache_walk_attrs(c->dcache, list_add, &l);
 	cfs_inodes_walk(c, list_add, &l);
-	w.names = !cfs_notify_epoch(c);
-	if (w.names)
-		cfs_dcache_walk_dir(c->dcache, 0, forget_one, &w);
+	if (!cfs_notify_epoch(c))
+		cfs_dcache_walk_dir(c->dcache, 0, true, forget_one, &w);
 	cfs_dcache_drop_all(c->dcache);
 	cfs_reply_barrier(c);
 	cfs_notify_epoch(c); /* what was on its way when the first one was sent */
@@ -157,11 +156,11 @@ static void note_returned(struct cfs_client *c, uint64_t ino)
 /* a directory that was taken up again meanwhile loses what it got: correct, and rare */
 static void drop_returned(struct cfs_client *c, uint64_t ino)
 {
-	struct forget_walk w = { .c = c, .now = cfs_boot_ns(), .dir = ino, .names = true };
+	struct forget_walk w = { .c = c, .now = cfs_boot_ns(), .dir = ino };
 	uint64_t until = cfs_dcache_drop_dir(c->dcache, ino);
 
 	if (until != UINT64_MAX && cfs_kernel_names_until(c, ino, until) > w.now && !cfs_notify_epoch(c))
-		cfs_dcache_walk_dir(c->dcache, ino, forget_one, &w);
+		cfs_dcache_walk_dir(c->dcache, ino, true, forget_one, &w);
 }
 
 static void drop_returned_attr(struct cfs_client *c, uint64_t ino)

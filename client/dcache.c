@@ -5,6 +5,10 @@
  * their directory had when they came; they count while it still has it. Attributes of a file with several links
  * stand under no directory (epoch 0). Lock order: one shard at a time, never two.
  *
+ * Nodes are also on lists by kind and hash of the directory that they stand under, in each shard: the walk of a directory whose lease
+ * ended looks at no more than that. It forgets what it has told, so that each is told once. Names that the kernel was not told of
+ * one by one, as it has epochs, stay: who takes one of them away later must know that the kernel may still have it.
+ *
  * Whole directories. The names of one lie in all shards, so what is lost of them is counted beside: losing a name counts in
  * lost[] of its directory, under the lock of the name's shard and before anybody can miss it there. A directory is whole
  * while the count is what it was when its names were first asked for. Directories share counts by hash: that ends more than it must.
@@ -25,12 +29,14 @@
 #define SHARDS		64u
 #define EVICTED_MAX	1024u	/* evicted directories remembered for returning; more are simply kept leased */
 #define LOST		4096u	/* counts of lost names, by directory */
+#define UNDER		64u	/* lists of a shard and kind, by directory */
 
-enum kind { K_DIR, K_NAME, K_ATTR };
+enum kind { K_DIR, K_NAME, K_ATTR, K_MARK /* where a walk stands in a list */ };
+#define KINDS		K_MARK
 
 struct node {
 	struct node *next;		/* in its bucket */
-	struct cfs_list lru;
+	struct cfs_list lru, under;
 	uint64_t epoch;			/* K_DIR: its own; else of the directory it stands under, 0: none */
 	uint64_t key;			/* K_NAME: directory; else the inode */
 	uint32_t hash;			/* of (kind, key, name) */
@@ -62,7 +68,8 @@ struct shard {
 	struct node **buckets;
 	size_t n_buckets, count, max;
 	struct cfs_list lru;		/* first: most recently used */
-	uint64_t kinds[3];
+	struct cfs_list under[KINDS][UNDER];
+	uint64_t kinds[KINDS];
 	uint64_t hits, misses, absent_hits, whole_hits, evictions, refused;
 	struct cfs_accel_maps *maps;	/* what changes here changes there, under this lock */
 } __attribute__((aligned(128)));
@@ -99,6 +106,28 @@ static struct node **bucket_of(struct shard *s, uint32_t hash)
 	return &s->buckets[(hash / SHARDS) & (s->n_buckets - 1)];
 }
 
+/* what governs the attributes: a directory, or 0 */
+static uint64_t governor_of(const struct cfs_attr *attr)
+{
+	return cfs_le64_to_cpu(attr->parent);
+}
+
+/* the directory under whose lease a node counts; 0: none */
+static uint64_t stands_under(const struct node *n)
+{
+	return n->kind == K_ATTR ? governor_of(&((const struct attr_node *)n)->attr) : n->key;
+}
+
+static struct cfs_list *under_of(struct shard *s, enum kind kind, uint64_t dir)
+{
+	return &s->under[kind][cfs_hash_u64(dir) % UNDER];
+}
+
+static void link_under(struct shard *s, struct node *n)
+{
+	cfs_list_add_head(under_of(s, (enum kind)n->kind, stands_under(n)), &n->under);
+}
+
 static struct node *find(struct shard *s, enum kind kind, uint64_t key, const char *name, size_t len, uint32_t hash)
 {
 	for (struct node *n = *bucket_of(s, hash); n; n = n->next) {
@@ -124,6 +153,7 @@ static void unlink_node(struct shard *s, struct node *n)
 		p = &(*p)->next;
 	*p = n->next;
 	cfs_list_del(&n->lru);
+	cfs_list_del(&n->under);
 	s->count--;
 	s->kinds[n->kind]--;
 }
@@ -169,6 +199,7 @@ static void insert(struct cfs_dcache *dc, struct shard *s, struct node *n)
 	n->next = *p;
 	*p = n;
 	cfs_list_add_head(&s->lru, &n->lru);
+	link_under(s, n);
 	s->count++;
 	s->kinds[n->kind]++;
 }
@@ -191,6 +222,8 @@ int cfs_dcache_create(size_t max_entries, const struct cfs_breaks *breaks, struc
 
 		pthread_mutex_init(&s->lock, NULL);
 		cfs_list_init(&s->lru);
+		for (unsigned k = 0; k < KINDS * UNDER; k++)
+			cfs_list_init(&s->under[k / UNDER][k % UNDER]);
 		s->max = per_shard < 4 ? 4 : per_shard;
 		s->n_buckets = n_buckets;
 		s->buckets = calloc(n_buckets, sizeof(*s->buckets));
@@ -221,6 +254,8 @@ static void mirror_node(struct cfs_accel_maps *maps, const struct node *n)
 		break;
 	case K_ATTR:
 		cfs_accel_put_attr(maps, &((const struct attr_node *)n)->attr, n->epoch);
+		break;
+	case K_MARK:
 		break;
 	}
 }
@@ -274,12 +309,6 @@ void cfs_dcache_mirror_dir(struct cfs_dcache *dc, uint64_t dir)
 	if (d)
 		cfs_accel_put_dir(s->maps, dir, d->epoch);
 	pthread_mutex_unlock(&s->lock);
-}
-
-/* what governs the attributes: a directory, or 0 */
-static uint64_t governor_of(const struct cfs_attr *attr)
-{
-	return cfs_le64_to_cpu(attr->parent);
 }
 
 static bool is_busy(const struct cfs_dcache *dc, uint64_t ino)
@@ -570,6 +599,8 @@ bool cfs_dcache_put_attr(struct cfs_dcache *dc, const struct cfs_attr *attr, uin
 		if (a) {
 			a->n.epoch = epoch;
 			a->attr = *attr;
+			cfs_list_del(&a->n.under);
+			link_under(s, &a->n);
 			touch(s, &a->n);
 		} else {
 			insert(dc, s, &fresh->n);
@@ -666,104 +697,139 @@ void cfs_dcache_drop_all(struct cfs_dcache *dc)
 	pthread_mutex_unlock(&dc->evicted_lock);
 }
 
-/* copies of the nodes of a shard that a walk wants, so that it calls out without the lock */
+/* ---- walks ---------------------------------------------------------------------------------- */
+#define WALK_CHUNK	32u	/* nodes that are told without the lock before it is taken again */
+
+struct walk {
+	enum kind kind;
+	uint64_t dir;			/* what stands under it; 0: everything */
+	uint64_t past, now;		/* of dir: the latest epoch when the walk began, and the one that counts then */
+	cfs_dcache_walk_fn fn;
+	void *arg;
+};
+
+/* a copy of a node, so that the walk calls out without the lock */
 struct found {
-	uint64_t ino, kernel_until;
-	uint16_t name_len;
+	uint64_t key, kernel_until, epoch;
+	uint32_t hash;
+	uint8_t name_len;
+	bool dead;
 	char name[CFS_NAME_MAX];
 };
 
-static bool walk_wants(const struct node *n, enum kind kind, uint64_t dir)
+static bool walk_wants(const struct walk *w, const struct node *n)
 {
-	if (n->kind != kind)
+	if (n->kind != w->kind || (w->dir && stands_under(n) != w->dir))
 		return false;
-	if (!dir)
-		return true;
-	if (kind == K_NAME)
-		return n->key == dir && ((const struct name_node *)n)->kernel_until;
-	return governor_of(&((const struct attr_node *)n)->attr) == dir;
+	return n->kind != K_NAME || ((const struct name_node *)n)->kernel_until;
 }
 
-static int walk_shard(struct shard *s, enum kind kind, uint64_t dir, struct found **ret_list, size_t *ret_n)
+static void found_set(struct found *f, const struct walk *w, const struct node *n)
 {
-	struct found *list;
-	struct cfs_list *pos;
-	size_t n = 0, i = 0;
+	*f = (struct found){ .key = n->key, .epoch = n->epoch, .hash = n->hash, .name_len = n->name_len };
+	f->dead = w->dir && n->epoch != w->now && n->epoch <= w->past;
+	if (n->kind == K_NAME) {
+		f->kernel_until = ((const struct name_node *)n)->kernel_until;
+		memcpy(f->name, ((const struct name_node *)n)->name, n->name_len);
+	}
+}
+
+/* what counted under an earlier lease was told now, and nobody has to hear of it again; the shard is locked */
+static void found_forget(struct cfs_dcache *dc, struct shard *s, enum kind kind, const struct found *f)
+{
+	struct node *n = f->dead ? find(s, kind, f->key, f->name, f->name_len, f->hash) : NULL;
+
+	if (!n || n->epoch != f->epoch)
+		return;
+	if (kind == K_NAME && ((struct name_node *)n)->ino)
+		lose_name(dc, n->key);
+	unlink_node(s, n);
+	free(n);
+}
+
+/* a mark in the list is where the walk stands while it tells: nodes come, before it, and go meanwhile */
+static void walk_list(struct cfs_dcache *dc, struct shard *s, struct cfs_list *list, const struct walk *w)
+{
+	struct node mark = { .kind = K_MARK };
+	struct found found[WALK_CHUNK];
+	unsigned n;
 
 	pthread_mutex_lock(&s->lock);
-	cfs_list_for_each(pos, &s->lru)
-		n += walk_wants(cfs_list_entry(pos, struct node, lru), kind, dir);
-	list = n ? malloc(n * sizeof(*list)) : NULL;
-	if (list) {
-		cfs_list_for_each(pos, &s->lru) {
-			struct node *m = cfs_list_entry(pos, struct node, lru);
-			struct found *f = &list[i];
+	cfs_list_add_head(list, &mark.under);
+	do {
+		for (n = 0; n < WALK_CHUNK && mark.under.next != list;) {
+			struct node *next = cfs_list_entry(mark.under.next, struct node, under);
 
-			if (!walk_wants(m, kind, dir))
-				continue;
-			i++;
-			f->ino = m->key;
-			f->name_len = 0;
-			if (kind != K_NAME)
-				continue;
-			f->kernel_until = ((struct name_node *)m)->kernel_until;
-			f->name_len = m->name_len;
-			memcpy(f->name, ((struct name_node *)m)->name, m->name_len);
+			cfs_list_del(&mark.under);
+			cfs_list_add_head(&next->under, &mark.under);
+			if (walk_wants(w, next))
+				found_set(&found[n++], w, next);
 		}
-	}
+		if (!n)
+			break;
+		pthread_mutex_unlock(&s->lock);
+		for (unsigned i = 0; i < n; i++)
+			w->fn(w->arg, w->kind == K_NAME ? found[i].name : NULL, found[i].name_len, found[i].key,
+			      found[i].kernel_until);
+		pthread_mutex_lock(&s->lock);
+		for (unsigned i = 0; i < n; i++)
+			found_forget(dc, s, w->kind, &found[i]);
+	} while (n == WALK_CHUNK);
+	cfs_list_del(&mark.under);
 	pthread_mutex_unlock(&s->lock);
-	if (n && !list)
-		return -ENOMEM;
-	*ret_list = list;
-	*ret_n = i;
-	return 0;
 }
 
-int cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, cfs_dcache_walk_fn fn, void *arg)
-{
-	for (unsigned i = 0; i < 2 * SHARDS; i++) {
-		enum kind kind = i < SHARDS ? K_NAME : K_ATTR;
-		struct found *list = NULL;
-		size_t n = 0;
-		int rc = walk_shard(&dc->shards[i % SHARDS], kind, dir, &list, &n);
-
-		if (rc)
-			return rc;
-		for (size_t k = 0; k < n; k++) {
-			if (kind == K_NAME)
-				fn(arg, list[k].name, list[k].name_len, list[k].ino, list[k].kernel_until);
-			else
-				fn(arg, NULL, 0, list[k].ino, 0);
-		}
-		free(list);
-	}
-	return 0;
-}
-
-static int walk_kind(struct cfs_dcache *dc, enum kind kind, void (*fn)(void *arg, uint64_t ino), void *arg)
+static void walk(struct cfs_dcache *dc, const struct walk *w)
 {
 	for (unsigned i = 0; i < SHARDS; i++) {
-		struct found *list = NULL;
-		size_t n = 0;
-		int rc = walk_shard(&dc->shards[i], kind, 0, &list, &n);
+		struct shard *s = &dc->shards[i];
 
-		if (rc)
-			return rc;
-		for (size_t k = 0; k < n; k++)
-			fn(arg, list[k].ino);
-		free(list);
+		for (unsigned k = 0; k < (w->dir ? 1 : UNDER); k++)
+			walk_list(dc, s, w->dir ? under_of(s, w->kind, w->dir) : &s->under[w->kind][k], w);
 	}
-	return 0;
 }
 
-int cfs_dcache_walk_attrs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t ino), void *arg)
+void cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, bool names, cfs_dcache_walk_fn fn, void *arg)
 {
-	return walk_kind(dc, K_ATTR, fn, arg);
+	struct walk w = { .kind = K_NAME, .dir = dir, .fn = fn, .arg = arg };
+
+	w.past = __atomic_load_n(&dc->next_epoch, __ATOMIC_SEQ_CST);
+	w.now = dir ? dir_epoch(dc, dir, 0, NULL) : 0;
+	if (names)
+		walk(dc, &w);
+	w.kind = K_ATTR;
+	walk(dc, &w);
 }
 
-int cfs_dcache_walk_dirs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t dir), void *arg)
+struct walk_inos {
+	void (*fn)(void *arg, uint64_t ino);
+	void *arg;
+};
+
+static void walk_ino(void *arg, const char *name, size_t len, uint64_t ino, uint64_t kernel_until)
 {
-	return walk_kind(dc, K_DIR, fn, arg);
+	struct walk_inos *w = arg;
+
+	(void)name, (void)len, (void)kernel_until;
+	w->fn(w->arg, ino);
+}
+
+static void walk_kind(struct cfs_dcache *dc, enum kind kind, void (*fn)(void *arg, uint64_t ino), void *arg)
+{
+	struct walk_inos inos = { fn, arg };
+	struct walk w = { .kind = kind, .fn = walk_ino, .arg = &inos };
+
+	walk(dc, &w);
+}
+
+void cfs_dcache_walk_attrs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t ino), void *arg)
+{
+	walk_kind(dc, K_ATTR, fn, arg);
+}
+
+void cfs_dcache_walk_dirs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t dir), void *arg)
+{
+	walk_kind(dc, K_DIR, fn, arg);
 }
 
 void cfs_dcache_names_of(struct cfs_dcache *dc, const uint64_t *inos, unsigned n, cfs_dcache_named_fn fn, void *arg)

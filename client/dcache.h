@@ -85,17 +85,20 @@ void cfs_dcache_drop_attr(struct cfs_dcache *dc, uint64_t ino);
 uint64_t cfs_dcache_drop_dir(struct cfs_dcache *dc, uint64_t dir);
 void cfs_dcache_drop_all(struct cfs_dcache *dc);
 
-/*
- * Everything that stands (or until a moment ago stood) under a directory; looks at the whole cache. Called without
- * any lock held. name NULL: the attributes of ino; else a name in directory ino that the kernel may keep until
- * kernel_until. dir 0: all directories.
+/**
+ * cfs_dcache_walk_dir() - tell everything that stands under a directory, or stood there until its lease ended: that is told
+ * once, and forgotten afterwards.
+ * @dir: 0: all directories, and nothing is forgotten
+ * @names: names, too, of those that the kernel may keep; false: they are neither told nor forgotten
+ * @fn: called without any lock held. name NULL: the attributes of ino; else a name in directory ino that the kernel may keep
+ *	until kernel_until
  */
 typedef void (*cfs_dcache_walk_fn)(void *arg, const char *name, size_t len, uint64_t ino, uint64_t kernel_until);
-int cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, cfs_dcache_walk_fn fn, void *arg);
+void cfs_dcache_walk_dir(struct cfs_dcache *dc, uint64_t dir, bool names, cfs_dcache_walk_fn fn, void *arg);
 /* all inodes with attributes kept */
-int cfs_dcache_walk_attrs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t ino), void *arg);
+void cfs_dcache_walk_attrs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t ino), void *arg);
 /* all directories under a lease, for RECLAIM */
-int cfs_dcache_walk_dirs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t dir), void *arg);
+void cfs_dcache_walk_dirs(struct cfs_dcache *dc, void (*fn)(void *arg, uint64_t dir), void *arg);
 /*
  * For people: names that inodes have, or had a moment ago; `which` is the index in inos (zeros are passed over). Looks at the whole
  * cache; fn is called under a lock.

@@ -119,10 +119,10 @@ int cfs_session_reclaim(struct cfs_session *s)
 	int rc = 0;
 
 	cfs_count(c, reclaims);
-	rc = cfs_dcache_walk_dirs(c->dcache, held_dir, &h);
+	cfs_dcache_walk_dirs(c->dcache, held_dir, &h);
 	if (cfs_has_data(c))
 		cfs_data_leases(c, held_file, &h);
-	if (rc || h.failed) {
+	if (h.failed) {
 		rc = -ENOMEM;
 		goto out;
 	}

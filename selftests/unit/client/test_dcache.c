@@ -132,7 +132,10 @@ static void seen_fn(void *arg, const char *name, size_t len, uint64_t ino, uint6
 static void walking(void **state)
 {
 	struct seen s = { 0 };
+	struct cfs_dcache_stat st;
+	struct cfs_attr moved;
 	char name[8];
+	uint64_t ino;
 
 	(void)state;
 	for (unsigned i = 0; i < 10; i++) {
@@ -142,10 +145,40 @@ static void walking(void **state)
 		assert_true(cfs_dcache_put_name(dc, i < 6 ? 1 : 2, name, 2, 100 + i, 0, i % 2));
 		assert_true(cfs_dcache_put_attr(dc, &a, 0));
 	}
-	assert_int_equal(cfs_dcache_walk_dir(dc, 1, seen_fn, &s), 0);
+	cfs_dcache_walk_dir(dc, 1, true, seen_fn, &s);
 	assert_int_equal(s.names, 3);	/* those that the kernel knows */
 	assert_int_equal(s.attrs, 6);
 	assert_int_equal(s.sum, 6 * 100 + 15);
+	/* the lease ends and comes back: attributes that stood under the old one are told once more, and then they are gone; what is new
+	   stays, and so do names while nobody wants them told */
+	cfs_dcache_drop_dir(dc, 1);
+	assert_true(cfs_dcache_put_name(dc, 1, "nn", 2, 7, cfs_breaks_gen(&breaks), 5));
+	moved = attr_of(103, 2);
+	assert_true(cfs_dcache_put_attr(dc, &moved, cfs_breaks_gen(&breaks)));
+	s = (struct seen){ 0 };
+	cfs_dcache_walk_dir(dc, 1, false, seen_fn, &s);
+	assert_int_equal(s.names, 0);
+	assert_int_equal(s.attrs, 5);
+	s = (struct seen){ 0 };
+	cfs_dcache_walk_dir(dc, 1, true, seen_fn, &s);
+	assert_int_equal(s.names, 3 + 1);
+	assert_int_equal(s.attrs, 0);
+	s = (struct seen){ 0 };
+	cfs_dcache_walk_dir(dc, 1, true, seen_fn, &s);
+	assert_int_equal(s.names, 1);
+	assert_int_equal(s.attrs, 0);
+	assert_int_equal(cfs_dcache_name(dc, 1, "nn", 2, 0, &ino), CFS_DC_PRESENT);
+	s = (struct seen){ 0 };
+	cfs_dcache_walk_dir(dc, 2, true, seen_fn, &s);
+	assert_int_equal(s.names, 2);
+	assert_int_equal(s.attrs, 5);
+	s = (struct seen){ 0 };
+	cfs_dcache_walk_dir(dc, 0, true, seen_fn, &s);
+	assert_int_equal(s.names, 3);
+	assert_int_equal(s.attrs, 5);
+	cfs_dcache_stat(dc, &st);
+	assert_int_equal(st.names, 3 + 1 + 4);	/* what the kernel does not know is not told, and stays */
+	assert_int_equal(st.attrs, 5);
 }
 
 static void bounded(void **state)
